@@ -1,0 +1,51 @@
+"""A model's answers to the claims of one round, readable until the session commits."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+
+class Answers:
+    """Logits of every claim, [R, N, V] on the model's device, and host copies of the parts that are asked for.
+
+    On a CPU a row of logits is read where it lies, when it is visited. On a GPU the first reading of `top` brings the
+    top ids of all claims over in one copy, and greedy walks need nothing else.
+
+    hidden [R, N, H] or None: the last hidden states, where the session was opened with them.
+    field [R, N, T, V] or None: in any-order families, a distribution for every slot, under each claim's canvas.
+    """
+
+    __slots__ = ("logits", "hidden", "field", "_top", "_host", "_largest")
+
+    def __init__(
+        self, logits: torch.Tensor, hidden: torch.Tensor | None = None, field: np.ndarray | None = None
+    ) -> None:
+        self.logits, self.hidden, self.field = logits, hidden, field
+        self._top: np.ndarray | None = None
+        self._host: dict[tuple[int, int], np.ndarray] = {}
+        self._largest: np.ndarray | None = None
+
+    def row(self, row: int, column: int) -> np.ndarray:
+        """The logits of one claim on the host, [V] float32 (float64 for a float64 model). Not to be written to."""
+        known = self._host.get((row, column))
+        if known is None:
+            logits = self.logits[row, column]
+            if logits.dtype not in (torch.float32, torch.float64):
+                logits = logits.float()
+            known = self._host[row, column] = logits.cpu().numpy()
+        return known
+
+    def largest(self, row: int, column: int) -> int:
+        """The id of the largest logit of one claim; the lowest id on a tie, as torch and numpy have it."""
+        if self.logits.device.type == "cpu":
+            return int(self.row(row, column).argmax())
+        if self._largest is None:
+            self._largest = self.logits.argmax(-1).cpu().numpy()
+        return int(self._largest[row, column])
+
+    def top(self, count: int) -> np.ndarray:
+        """The ids of the `count` largest logits of every claim, largest first, [R, N, count] on the host."""
+        if self._top is None or self._top.shape[-1] < count:
+            self._top = self.logits.topk(count, dim=-1).indices.cpu().numpy()
+        return self._top[..., :count]

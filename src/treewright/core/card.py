@@ -1,0 +1,84 @@
+"""Cards: what a method says of itself, read from its source text, so that listing methods imports nothing heavy."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treewright.core.errors import InputError
+
+FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One field of a method's Config: its annotation and default as written, and its line in the Config docstring."""
+
+    name: str
+    type: str
+    default: Any
+    help: str
+
+
+@dataclass(frozen=True, slots=True)
+class Card:
+    """What a method says of itself.
+
+    card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
+    it needs beside the target ("draft" ...). needs: capabilities the target must have. claims: names of laws in
+    `treewright.testing` that hold for it.
+    """
+
+    name: str
+    family: str
+    title: str
+    year: int
+    link: str
+    card: int | None
+    aliases: tuple[str, ...]
+    roles: tuple[str, ...]
+    models: tuple[str, ...]
+    needs: tuple[str, ...]
+    claims: tuple[str, ...]
+    options: tuple[Option, ...]
+    summary: str
+
+    @property
+    def lossless(self) -> bool:
+        return "lossless" in self.claims
+
+
+def read_card(path: Path, family: str) -> Card:
+    """The card of a method file: its literal CARD, its Config's fields and the first paragraph of its docstring."""
+    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    literal: dict[str, Any] | None = None
+    options: tuple[Option, ...] = ()
+    for node in tree.body:
+        if isinstance(node, ast.Assign) and any(isinstance(t, ast.Name) and t.id == "CARD" for t in node.targets):
+            literal = ast.literal_eval(node.value)
+        if isinstance(node, ast.ClassDef) and node.name == "Config":
+            options = _read_options(node)
+    if literal is None or set(literal) != set(FIELDS):
+        found = "no CARD" if literal is None else f"fields {', '.join(sorted(literal))}"
+        raise InputError(f"method file {path} has {found}; its literal CARD must have exactly: {', '.join(FIELDS)}")
+    summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
+    sequences = {name: tuple(literal[name]) for name in ("aliases", "roles", "models", "needs", "claims")}
+    return Card(
+        name=path.stem, family=family, title=literal["title"], year=literal["year"], link=literal["link"],
+        card=literal["card"], options=options, summary=summary, **sequences,
+    )
+
+
+def _read_options(node: ast.ClassDef) -> tuple[Option, ...]:
+    help_lines = {}
+    for line in (ast.get_docstring(node) or "").splitlines():
+        name, colon, text = line.strip().partition(": ")
+        if colon and name.isidentifier():
+            help_lines[name] = text
+    return tuple(
+        Option(field.target.id, ast.unparse(field.annotation), ast.literal_eval(field.value), help_lines.get(field.target.id, ""))
+        for field in node.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and field.value is not None
+    )

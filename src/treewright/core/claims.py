@@ -1,0 +1,179 @@
+"""Claims: "if this token stood here, after that path, what would the model predict?"
+
+A claim is a column of a `Forest`. Column 0 is the frontier: the last token of the text, a fact and not a guess.
+All sessions of a run share the forest, so a claim has one number whichever model answers it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from enum import IntEnum
+
+import numpy as np
+
+ABSENT = -1
+
+
+class Law(IntEnum):
+    """How the children of a claim were drawn; the verifier must use the ratio of the true law.
+
+    DELTA: a deterministic function of the past, or of randomness the verifier never sees.
+    SINGLE: one draw from q. SWOR: draws without replacement from q, in column order. IID: draws with replacement.
+    """
+
+    DELTA = 0
+    SINGLE = 1
+    SWOR = 2
+    IID = 3
+
+
+class Shape:
+    """The topology of N claims, immutable: shared by all rows (B = 1) or one for each row (B = R).
+
+    parent [B, N] int: column of the parent; -1 at the frontier and at orphans (scored, but never reached by a walk).
+    depth [B, N] int: distance from the frontier; position = frontier position + depth.
+    visible [B, N, N] bool: visible[b, i, j] says that claim i attends to claim j; ancestors and self by default.
+    """
+
+    __slots__ = ("parent", "depth", "visible", "_grown", "_children")
+
+    def __init__(self, parent: np.ndarray, depth: np.ndarray, visible: np.ndarray) -> None:
+        self.parent, self.depth, self.visible = parent, depth, visible
+        self._grown: dict[tuple[int, ...], Shape] = {}
+        self._children: list[list[list[int]] | None] = [None] * len(parent)
+
+    @staticmethod
+    def frontier() -> Shape:
+        """The shape that holds the frontier alone; one shared object, so that grown shapes are shared too."""
+        return _FRONTIER
+
+    @property
+    def columns(self) -> int:
+        return self.parent.shape[1]
+
+    @property
+    def shared(self) -> bool:
+        """True where all rows have one topology."""
+        return len(self.parent) == 1
+
+    def grow(self, parents: Sequence[int]) -> Shape:
+        """This shape with one more claim for each entry of `parents`, the same for every row.
+
+        Cached: growing the same way twice gives the same object, which is what lets masks be reused.
+        """
+        key = tuple(parents)
+        if key not in self._grown:
+            grown = np.broadcast_to(np.asarray(key, np.int64), (len(self.parent), len(key)))
+            self._grown[key] = self.grow_rows(grown)
+        return self._grown[key]
+
+    def grow_rows(self, parents: np.ndarray) -> Shape:
+        """Like `grow`, with other parents for each row: parents [R, k], -1 for an orphan that sees only itself."""
+        rows, added = parents.shape
+        columns = self.columns
+        parent = np.empty((rows, columns + added), np.int64)
+        depth = np.empty_like(parent)
+        visible = np.zeros((rows, columns + added, columns + added), bool)
+        parent[:, :columns], depth[:, :columns] = self.parent, self.depth
+        visible[:, :columns, :columns] = self.visible
+        index = np.arange(rows)
+        for offset in range(added):
+            column, above = columns + offset, parents[:, offset]
+            if (above >= column).any():
+                raise ValueError(f"claim {column} names parent {int(above.max())}; a parent must come before its child")
+            orphan = above < 0
+            parent[:, column] = above
+            depth[:, column] = np.where(orphan, 1, depth[index, above] + 1)
+            visible[:, column] = visible[index, above] & ~orphan[:, None]
+            visible[:, column, column] = True
+        return Shape(parent, depth, visible)
+
+    def children(self, row: int) -> list[list[int]]:
+        """For each column of `row`, its children in column order (which is the order they were drawn in)."""
+        row = 0 if self.shared else row
+        known = self._children[row]
+        if known is None:
+            known = [[] for _ in range(self.columns)]
+            for column, above in enumerate(self.parent[row].tolist()):
+                if above >= 0:
+                    known[above].append(column)
+            self._children[row] = known
+        return known
+
+    def path(self, row: int, column: int) -> list[int]:
+        """Columns from the frontier (left out) down to `column`."""
+        parent = self.parent[0 if self.shared else row]
+        path = []
+        while column > 0:
+            path.append(column)
+            column = int(parent[column])
+        return path[::-1]
+
+
+_FRONTIER = Shape(np.full((1, 1), -1), np.zeros((1, 1), np.int64), np.ones((1, 1, 1), bool))
+
+
+class Forest:
+    """The claims of one round for R rows.
+
+    token [R, N] int64: the claimed token, ABSENT (-1) where a row does not use the column.
+    shape: the topology. law [N]: `Law` of each claim. q {parent column: [R, V]}: the law its children were drawn by,
+    for every parent whose children are not DELTA. slot [R, N] or None: in any-order models, the slot a claim fills.
+    """
+
+    __slots__ = ("token", "shape", "law", "q", "slot")
+
+    def __init__(self, frontier: np.ndarray) -> None:
+        self.token = frontier.reshape(-1, 1)
+        self.shape = Shape.frontier()
+        self.law: list[Law] = [Law.DELTA]
+        self.q: dict[int, np.ndarray] = {}
+        self.slot: np.ndarray | None = None
+
+    @property
+    def rows(self) -> int:
+        return self.token.shape[0]
+
+    @property
+    def columns(self) -> int:
+        return self.token.shape[1]
+
+    def grow(
+        self,
+        parents: Sequence[int] | np.ndarray,
+        tokens: np.ndarray,
+        law: Law = Law.DELTA,
+        q: dict[int, np.ndarray] | None = None,
+        slots: np.ndarray | None = None,
+    ) -> range:
+        """Adds claims: tokens [R, k] under `parents` (k numbers for all rows, or an array [R, k]).
+
+        Returns the new columns. `q` maps a parent column to the [R, V] law its children were drawn by.
+        """
+        first = self.columns
+        if law is not Law.DELTA and not q:
+            raise ValueError(f"claims of law {law.name} need q, the distribution they were drawn from")
+        per_row = isinstance(parents, np.ndarray) and parents.ndim == 2
+        self.shape = self.shape.grow_rows(parents) if per_row else self.shape.grow(parents)
+        self.token = np.concatenate([self.token, tokens.astype(np.int64, copy=False)], axis=1)
+        self.law = self.law + [law] * tokens.shape[1]
+        self.q.update(q or {})
+        if slots is not None:
+            before = np.full((self.rows, first), ABSENT) if self.slot is None else self.slot
+            self.slot = np.concatenate([before, slots], axis=1)
+        return range(first, self.columns)
+
+    def replace(self, shape: Shape, token: np.ndarray) -> None:
+        """Sets a whole prepared topology at once (DELTA claims); token [R, N] with the frontier in column 0."""
+        self.shape, self.token = shape, token
+        self.law = [Law.DELTA] * token.shape[1]
+
+    def limit_depth(self, deepest: np.ndarray) -> None:
+        """Makes claims deeper than deepest [R] absent: they could never become text, or have no position."""
+        too_deep = self.shape.depth > deepest[:, None]
+        if too_deep.any():
+            self.token = np.where(too_deep, ABSENT, self.token)
+
+    def path_tokens(self, row: int, column: int) -> list[int]:
+        """Claimed tokens from just after the frontier down to `column`."""
+        return [int(self.token[row, step]) for step in self.shape.path(row, column)]

@@ -1,0 +1,56 @@
+"""Every error a user can meet: one sentence that names the value, what was allowed, and what to do.
+
+    TreewrightError
+    ├── InputError            a value in the request is wrong (prompt, length, seed, file ...)
+    │   ├── UnknownMethod     no method of that name
+    │   ├── UnknownOption     a method has no such option, or the option refuses the value
+    │   └── ContextError      the prompt does not fit the model
+    ├── ModelError            the model cannot be loaded
+    │   └── CapabilityError   the model lacks what the method needs
+    └── CompositionError      two parts that cannot work together
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class TreewrightError(Exception):
+    """Base of all errors that treewright raises on purpose."""
+
+
+class InputError(TreewrightError, ValueError):
+    """A value in the request is wrong."""
+
+
+class UnknownMethod(InputError):
+    """No method of that name is installed."""
+
+
+class UnknownOption(InputError):
+    """A method has no such option, or the option refuses the value."""
+
+
+class ContextError(InputError):
+    """The prompt does not fit into the model's context."""
+
+
+class ModelError(TreewrightError):
+    """A model cannot be loaded."""
+
+
+class CapabilityError(ModelError):
+    """The model lacks something that the method needs."""
+
+
+class CompositionError(TreewrightError, ValueError):
+    """Two parts of a recipe cannot work together."""
+
+
+def choices(wanted: str, allowed: Iterable[str]) -> str:
+    """The tail of an error sentence: what was allowed, and the nearest allowed name if one is near."""
+    names = sorted(allowed)
+    near = difflib.get_close_matches(wanted, names, n=1)
+    hint = f"; did you mean '{near[0]}'?" if near else ""
+    return f"allowed: {', '.join(names) or 'nothing'}{hint}"

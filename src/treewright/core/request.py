@@ -1,0 +1,96 @@
+"""What the user wants: prompts, length, sampling law, stops, seed and budget. Plain frozen values, checked on creation."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+from treewright.core.errors import InputError
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """The warpers and penalties of the target law, in the order transformers applies them.
+
+    temperature 0 is greedy: the law puts all its mass on the largest logit, and the warpers below have no effect.
+    """
+
+    temperature: float = 0.0
+    top_k: int | None = None
+    top_p: float | None = None
+    min_p: float | None = None
+    typical_p: float | None = None
+    repetition_penalty: float = 1.0
+    presence_penalty: float = 0.0
+    frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+    def __post_init__(self) -> None:
+        _require(self.temperature >= 0 and math.isfinite(self.temperature), "temperature", self.temperature, "a number >= 0")
+        _require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "an integer >= 1")
+        for name in ("top_p", "min_p", "typical_p"):
+            value = getattr(self, name)
+            _require(value is None or 0 < value <= 1, name, value, "a number in (0, 1]")
+        _require(self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "a number > 0")
+
+    @property
+    def greedy(self) -> bool:
+        return self.temperature == 0
+
+    @property
+    def history(self) -> bool:
+        """True where the law at a claim depends on more than its own logits."""
+        return self.repetition_penalty != 1 or self.presence_penalty != 0 or self.frequency_penalty != 0
+
+
+@dataclass(frozen=True, slots=True)
+class Budget:
+    """Stop when any of these is spent: new tokens of a row, target forwards of the run, seconds of the run."""
+
+    tokens: int | None = None
+    model_calls: int | None = None
+    seconds: float | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("tokens", "model_calls", "seconds"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"budget {name}", value, "a number > 0")
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One run over a list of prompts (token ids)."""
+
+    prompts: tuple[tuple[int, ...], ...]
+    max_new_tokens: int = 128
+    min_new_tokens: int = 0
+    sampling: Sampling = field(default_factory=Sampling)
+    seed: int = 0
+    samples: int = 1
+    stop: tuple[str, ...] = ()
+    stop_ids: tuple[int, ...] = ()
+    eos_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    budget: Budget = field(default_factory=Budget)
+    logprobs: bool = False
+    batch_rows: int = 16
+
+    def __post_init__(self) -> None:
+        _require(bool(self.prompts), "prompts", "[]", "at least one prompt")
+        for index, prompt in enumerate(self.prompts):
+            if not prompt:
+                raise InputError(f"prompt {index} is empty (0 tokens); give at least one token to continue from")
+        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "an integer >= 1")
+        _require(
+            0 <= self.min_new_tokens <= self.max_new_tokens,
+            "min_new_tokens", self.min_new_tokens, f"an integer from 0 to max_new_tokens ({self.max_new_tokens})",
+        )
+        _require(self.samples >= 1, "n", self.samples, "an integer >= 1")
+        _require(self.batch_rows >= 1, "batch_rows", self.batch_rows, "an integer >= 1")
+        _require(all(self.stop), "stop", '""', "strings of at least one character")
+
+
+def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
+    if not holds:
+        raise InputError(f"{name} is {value}; allowed: {allowed}")

@@ -1,0 +1,31 @@
+"""What comes back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from treewright.core.trace import Trace
+
+FinishReason = Literal["stop", "length", "budget", "cancelled", "dead_end"]
+
+
+@dataclass(slots=True)
+class Sample:
+    """One continuation. `tokens` are the new token ids (an end-of-text id included, if it was drawn); `text` is what
+    they spell, special tokens left out, cut before a stop string; `logprobs` are natural logarithms under the model's
+    own softmax at temperature 1, one for each token, or None where they were not asked for."""
+
+    text: str
+    tokens: list[int]
+    finish_reason: FinishReason
+    logprobs: list[float] | None = None
+    log_weight: float = 0.0
+
+
+@dataclass(slots=True)
+class Result(Sample):
+    """The answer to one prompt: the first sample's fields, all `samples`, and the `trace` of how it was decoded."""
+
+    samples: list[Sample] = field(default_factory=list)
+    trace: Trace = field(default_factory=Trace)

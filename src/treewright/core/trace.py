@@ -1,0 +1,79 @@
+"""What happened: every model call and every round. Pictures, benchmarks and tests read this; methods keep no counters."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True)
+class Call:
+    """One forward of one model. `columns` is what the forward computed, padding included; seconds are wall time."""
+
+    model: str
+    kind: str
+    rows: int
+    columns: int
+    seconds: float
+
+
+@dataclass(slots=True)
+class Step:
+    """One round of one request: the claims that were asked and what became of them.
+
+    token and parent [N] describe the tree (column 0 is the frontier); accepted holds columns, emitted the tokens that
+    became text (bonus included, after truncation).
+    """
+
+    sample: int
+    token: list[int]
+    parent: list[int]
+    accepted: list[int]
+    emitted: list[int]
+
+
+@dataclass(slots=True)
+class Trace:
+    """The account of one request. Model calls and seconds are those of the batch the request was decoded in."""
+
+    recipe: dict[str, Any] = field(default_factory=dict)
+    calls: list[Call] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    notes: dict[str, Any] = field(default_factory=dict)
+    new_tokens: int = 0
+    seconds: float = 0.0
+    cache_bytes: int = 0
+
+    @property
+    def model_calls(self) -> int:
+        """Forwards of the target model after the prompt was read."""
+        return sum(call.model == "target" and call.kind == "score" for call in self.calls)
+
+    @property
+    def tokens_per_call(self) -> float:
+        """Tokens a row gained per target forward it took part in (the field's mean accepted tokens, bonus included)."""
+        return self.new_tokens / max(1, len(self.steps))
+
+    @property
+    def seconds_in_model(self) -> float:
+        return sum(call.seconds for call in self.calls)
+
+    def to_json(self) -> str:
+        """The whole trace as JSON; `from_json` reads it back."""
+        record = dataclasses.asdict(self)
+        record["summary"] = {
+            "model_calls": self.model_calls,
+            "tokens_per_call": self.tokens_per_call,
+            "seconds_in_model": self.seconds_in_model,
+        }
+        return json.dumps(record)
+
+    @staticmethod
+    def from_json(text: str) -> Trace:
+        record = json.loads(text)
+        record.pop("summary", None)
+        record["calls"] = [Call(**call) for call in record["calls"]]
+        record["steps"] = [Step(**step) for step in record["steps"]]
+        return Trace(**record)

@@ -1,0 +1,60 @@
+"""The rows of a run: who they are, when they end, what they leave behind."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from treewright.core.request import Request
+from treewright.core.result import FinishReason, Sample
+from treewright.core.trace import Step
+from treewright.engine.detokenize import TextStream
+
+
+@dataclass(slots=True)
+class Row:
+    """One continuation in the making. `prompt` and `sample` say whose; they are its key of randomness and stay with the
+    slot when a row is forked into it."""
+
+    prompt: int
+    sample: int
+    stream: TextStream | None
+    tokens: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    steps: list[Step] = field(default_factory=list)
+    log_weight: float = 0.0
+    finish: FinishReason | None = None
+    first_call: int = 0
+    started: float = 0.0
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.prompt, self.sample
+
+    def take_from(self, other: Row) -> Row:
+        """This slot continuing the history of another row (a fork)."""
+        return Row(
+            self.prompt, self.sample, other.stream, list(other.tokens), list(other.logprobs), list(other.steps),
+            other.log_weight, other.finish, other.first_call, other.started,
+        )  # fmt: skip
+
+    def accept(self, tokens: list[int], request: Request, room: int) -> list[int]:
+        """Takes emitted tokens until one of them ends the row; `room` is how many may still come. Returns those taken."""
+        ends = set(request.stop_ids) | (set() if request.ignore_eos else set(request.eos_ids))
+        most = room if request.budget.tokens is None else min(room, request.budget.tokens - len(self.tokens))
+        taken: list[int] = []
+        for token in tokens[:most]:
+            taken.append(token)
+            enough = len(self.tokens) + len(taken) >= request.min_new_tokens
+            if enough and token in ends:
+                self.finish = "stop"
+                break
+            if self.stream is not None and self.stream.push(token) and enough:
+                self.finish = "stop"
+                break
+        self.tokens += taken
+        if self.finish is None and len(taken) == most:
+            self.finish = "length" if most == room else "budget"
+        return taken
+
+    def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
+        return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)

@@ -1,0 +1,67 @@
+"""SpecInfer: a draft model grows a token tree level by level, the target checks the whole tree in one call.
+
+Miao et al. 2024, "SpecInfer: Accelerating Large Language Model Serving with Tree-based Speculative Inference and
+Verification" (https://arxiv.org/abs/2305.09781). `expansion` says how many children each claim of a level gets.
+
+Cost: one target call and len(expansion) draft calls a round. Lossless by multi-step speculative sampling: children are
+tried in the order they were drawn against a shrinking residual. The paper draws children with replacement; a repeated draw
+is then a second trial at the same node. Here repeats are left out, which makes the children draws without replacement, and
+the residual is that of such draws: exact as well, and no column is wasted. (Dropping repeats while keeping the residual of
+independent draws would be biased.) At temperature 0 children are the most probable tokens.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treewright.core.roles import Parts, Round
+from treewright.parts.propose.draft_model import draw_children
+from treewright.parts.verify.rejection import Rejection
+
+CARD = {
+    "title": "SpecInfer: Accelerating Large Language Model Serving with Tree-based Speculative Inference and Verification",
+    "year": 2023,
+    "link": "https://arxiv.org/abs/2305.09781",
+    "card": None,
+    "aliases": ["MSS", "multi-step speculative sampling"],
+    "roles": ["propose", "verify"],
+    "models": ["draft"],
+    "needs": ["left_to_right", "tree"],
+    "claims": ["lossless"],
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """
+    expansion: children of each claim, level by level
+    """
+
+    expansion: tuple[int, ...] = (1, 1, 3, 1, 1, 1, 1, 1)
+
+
+def size(expansion: tuple[int, ...]) -> int:
+    """Claims of the whole tree, frontier included."""
+    total, level = 1, 1
+    for count in expansion:
+        level *= count
+        total += level
+    return total
+
+
+class DraftTree:
+    """Grows levels while they fit into the round."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def propose(self, round: Round) -> None:
+        parents = range(1)
+        for count in self._config.expansion[: max(0, round.depth_left)]:
+            if round.forest.columns + len(parents) * count > round.claims:
+                break
+            parents = draw_children(round, "draft", parents, count)
+
+
+def parts(config: Config) -> Parts:
+    return Parts(propose=DraftTree(config), verify=Rejection(), claims=size(config.expansion))

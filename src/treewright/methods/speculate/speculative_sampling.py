@@ -1,0 +1,53 @@
+"""Speculative sampling: a small model writes a few tokens ahead, the target checks them all in one call.
+
+Leviathan et al. 2023 (https://arxiv.org/abs/2211.17192) and Chen et al. 2023 (https://arxiv.org/abs/2302.01318). The draft
+is a chain of `tokens` draws from the draft model's own warped law q; a token is accepted with probability min(1, p/q), and
+the first that is refused is replaced by a draw from norm([p - q]+). At temperature 0 drafts are argmaxes.
+
+Cost: one target call and `tokens` draft calls a round. Lossless for any draft model of the same vocabulary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from treewright.core.roles import Parts, Round
+from treewright.parts.propose.draft_model import draw_children
+from treewright.parts.verify.rejection import Rejection
+
+CARD = {
+    "title": "Fast Inference from Transformers via Speculative Decoding",
+    "year": 2022,
+    "link": "https://arxiv.org/abs/2211.17192",
+    "card": None,
+    "aliases": ["speculative decoding", "SpS", "Accelerating Large Language Model Decoding with Speculative Sampling"],
+    "roles": ["propose", "verify"],
+    "models": ["draft"],
+    "needs": ["left_to_right", "tree"],
+    "claims": ["lossless"],
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """
+    tokens: drafts a round (gamma)
+    """
+
+    tokens: int = 5
+
+
+class DraftChain:
+    """Draws one child after another from the draft model."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+
+    def propose(self, round: Round) -> None:
+        parents = range(1)
+        for _ in range(min(self._config.tokens, round.claims - 1, round.depth_left)):
+            parents = draw_children(round, "draft", parents, count=1)
+
+
+def parts(config: Config) -> Parts:
+    return Parts(propose=DraftChain(config), verify=Rejection(), claims=config.tokens + 1)

@@ -1,0 +1,285 @@
+"""The session of a causal model: which tokens lie in which slot, what a round asks, what a commit keeps."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from treewright.core.answers import Answers
+from treewright.core.claims import ABSENT, Forest
+from treewright.core.session import Opening, Recorder
+from treewright.core.text import Text
+from treewright.models.compiled import KEY_STEP, bucket
+from treewright.models.masks import TreeMasks
+from treewright.models.memory import Memory
+
+if TYPE_CHECKING:
+    from treewright.models.causal import CausalModel
+
+EAGER_KEY_STEP = 128
+CHUNK = 512
+SPARE = 8
+"""Scratch slots beside the claims, for pending tokens; more pending tokens are read like a prompt."""
+
+
+def rounded(size: int, step: int) -> int:
+    return -(-size // step) * step
+
+
+def power_of_two(size: int) -> int:
+    return 1 << (size - 1).bit_length()
+
+
+class CausalSession:
+    """Slots: pending tokens of a round are right-aligned in [0, P), claim c lies in slot P - 1 + c, the text from S on.
+
+    seen [R] counts tokens of the engine's text; `_shift` [R] is the own prompt's length minus the text's prompt length.
+    """
+
+    def __init__(self, model: CausalModel, text: Text, opening: Opening, record: Recorder) -> None:
+        self._model, self._text, self._opening, self._record = model, text, opening, record
+        self._scratch = rounded(opening.claims + SPARE, 16)
+        self._step = EAGER_KEY_STEP if model.compiled is None else KEY_STEP
+        self._memory: Memory | None = None
+        self._masks = TreeMasks(model.windows, self._scratch, model.dtype, model.device)
+        self.seen = np.zeros(0, np.int64)
+        self._shift = np.zeros(0, np.int64)
+        self._pending = np.zeros(0, np.int64)
+        self._lead = 0
+        self._scored = 0
+        self._answers: Answers | None = None
+        self._last: tuple[torch.Tensor, list[int]] | None = None
+        self._slot_position = np.zeros((0, self._scratch), np.int64)
+        self.prompt_top: np.ndarray | None = None
+
+    @property
+    def _stored(self) -> np.ndarray:
+        """Text slots in use, [R]."""
+        return self.seen + self._shift
+
+    def admit(self, text: Text, prompts: Sequence[Sequence[int]]) -> None:
+        self._text = text
+        before = len(self.seen)
+        lengths = np.array([len(prompt) for prompt in prompts])
+        base = text.prompt[before:]
+        self._shift = np.concatenate([self._shift, lengths - base])
+        self.seen = np.concatenate([self.seen, base - 1])
+        self._slot_position = np.zeros((len(self.seen), self._scratch), np.int64)
+        self._reserve(before + len(prompts), self._opening.length + int(self._shift.max()))
+        block = np.zeros((len(prompts), int(lengths.max())), np.int64)
+        for row, prompt in enumerate(prompts):
+            block[row, : len(prompt)] = prompt
+        self._read_prompts(range(before, before + len(prompts)), block, lengths)
+
+    def _reserve(self, rows: int, length: int) -> None:
+        slots = self._scratch + rounded(length + 1, self._step)
+        wanted = power_of_two(max(rows, self._opening.rows))
+        if self._memory is None:
+            self._memory = self._model.new_memory(wanted, self._scratch, slots)
+        elif rows > self._memory.rows or slots > self._memory.slots:
+            self._memory = self._memory.grown(wanted, slots)
+
+    def _read_prompts(self, rows: range, block: np.ndarray, lengths: np.ndarray) -> None:
+        """Prefill of all but the last prompt token, right-padded: what follows a row's end is masked until overwritten."""
+        top_count, tops = self._opening.prompt_top, []
+        for start in range(0, block.shape[1] - 1, CHUNK):
+            chunk = block[:, start : min(start + CHUNK, block.shape[1] - 1)]
+            logits = self._read_chunk(rows, chunk, start, keep=0 if top_count else 1)
+            if top_count:
+                tops.append(logits.topk(top_count, dim=-1).indices.cpu().numpy())
+        if top_count:
+            none = np.full((len(rows), 1, top_count), ABSENT)
+            top = np.concatenate([*tops, none], axis=1)
+            top[np.arange(top.shape[1])[None] >= (lengths - 1)[:, None]] = ABSENT
+            self.prompt_top = top
+
+    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> torch.Tensor:
+        """Reads tokens straight into the text slots of `rows`, after `start` tokens that are there."""
+        first, count = self._scratch + start, chunk.shape[1]
+        window = self._memory.window(rows, range(first, first + count), range(self._scratch, first + count))  # type: ignore[union-attr]
+        positions = np.broadcast_to(np.arange(start, start + count), chunk.shape).copy()
+        begin = self._model.timed()
+        logits, _ = self._model.forward(chunk.copy(), positions, self._masks.causal(start, count), window, keep)
+        self._record("prefill", len(rows), count, self._model.timed() - begin)
+        return logits
+
+    def root(self) -> Answers:
+        return self.score(Forest(self._text.frontier()))
+
+    def score(self, forest: Forest) -> Answers:
+        if self._scored == 0:
+            return self._first_block(forest)
+        if forest.columns > self._scored:
+            self._next_block(forest)
+        return self._answers  # type: ignore[return-value]
+
+    def _first_block(self, forest: Forest) -> Answers:
+        """Pending tokens and all claims so far, at offset 0."""
+        self._pending = self._text.length - self.seen
+        room = self._memory.scratch - (forest.columns - 1)  # type: ignore[union-attr]
+        if self._pending.max() > room:
+            self._swallow()
+        lead = self._lead = int(self._pending.max())
+        claims = forest.columns - 1
+        block = np.zeros((forest.rows, lead + claims), np.int64)
+        for row, count in enumerate(self._pending.tolist()):
+            end = int(self._text.length[row])
+            block[row, lead - count : lead] = self._text.token[row, end - count : end]
+        block[:, lead:] = np.maximum(forest.token[:, 1:], 0)
+        root = self._root_logits() if (self._pending == 0).any() else None
+        if lead + claims == 0:
+            logits, hidden = root.unsqueeze(1), None  # type: ignore[union-attr]
+        else:
+            logits, hidden = self._forward(forest, block, 0, first=True)
+        self._answers = self._assemble(logits, hidden, root, forest)
+        self._scored = forest.columns
+        return self._answers
+
+    def _assemble(
+        self, logits: torch.Tensor, hidden: torch.Tensor | None, root: torch.Tensor | None, forest: Forest
+    ) -> Answers:
+        """Answers by column: the block's outputs from the frontier on, the kept root where nothing was pending."""
+        lead = self._lead
+        if lead == 0 and root is not None and forest.columns > 1:
+            logits = torch.cat([root.unsqueeze(1), logits[:, : forest.columns - 1]], dim=1)
+            if hidden is not None:
+                hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden[:, : forest.columns - 1]], dim=1)
+        elif lead > 0:
+            logits = logits[:, lead - 1 : lead - 1 + forest.columns]
+            hidden = None if hidden is None else hidden[:, lead - 1 : lead - 1 + forest.columns]
+            if root is not None:
+                idle = torch.from_numpy(self._pending == 0).to(logits.device)
+                logits[idle, 0] = root[idle]
+        return Answers(logits, hidden)
+
+    def _next_block(self, forest: Forest) -> None:
+        """Claims added since the last call, after those that are live."""
+        block = np.maximum(forest.token[:, self._scored :], 0)
+        logits, hidden = self._forward(forest, block, self._lead - 1 + self._scored, first=False)
+        known = self._answers
+        added = forest.columns - self._scored
+        hidden = None if hidden is None else torch.cat([known.hidden, hidden[:, :added]], dim=1)  # type: ignore[union-attr, list-item]
+        self._answers = Answers(torch.cat([known.logits, logits[:, :added]], dim=1), hidden)  # type: ignore[union-attr]
+        self._scored = forest.columns
+
+    def _forward(
+        self, forest: Forest, block: np.ndarray, offset: int, first: bool
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """Runs a block [R, n] that is written at slot `offset`; logits [R, n, V]."""
+        model, memory = self._model, self._memory
+        rows, count = block.shape
+        static = model.compiled is not None and first and not self._opening.hidden
+        fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, count)
+        keys = rounded(max(1, int(self._stored.max())), self._step)
+        positions = self._positions(forest, first)
+        self._slot_position[:, offset : offset + count] = positions
+        stored = _padded(self._stored, fed)
+        if self._lead == 1 and first and forest.shape.shared and not self._masks.windowed and (self._pending == 1).all():
+            masks = self._masks.growing(forest.shape, stored, columns, keys)
+        else:
+            seen = _padded(self._visible(forest, first), fed)
+            placed = _padded(positions, fed), _padded(self._slot_position, fed)
+            masks = self._masks.general(seen, stored, placed, offset, columns, keys)
+        ids, positions = _padded(block, fed, columns), _padded(self._within_context(positions), fed, columns)
+        begin = model.timed()
+        if static:
+            logits = model.compiled(ids, positions, masks, memory, self._scratch + keys)[:rows, :count]  # type: ignore[misc, arg-type]
+            hidden = None
+        else:
+            window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
+            logits, hidden = model.forward(ids, positions, masks, window, hidden=self._opening.hidden)
+        self._record("score", rows, columns, model.timed() - begin)
+        return logits, hidden
+
+    def _positions(self, forest: Forest, first: bool) -> np.ndarray:
+        """Own positions of the block's columns, [R, n]."""
+        frontier = (self._text.length + self._shift - 1)[:, None]
+        if not first:
+            return frontier + forest.shape.depth[:, self._scored :]
+        pending = np.arange(1 - self._lead, 1)[None]
+        claims = np.broadcast_to(forest.shape.depth[:, 1:], (forest.rows, forest.columns - 1))
+        return np.concatenate([frontier + pending, frontier + claims], axis=1)
+
+    def _within_context(self, positions: np.ndarray) -> np.ndarray:
+        """Padding and absent claims may point outside the model's positions; nothing reads their answers."""
+        most = self._model.capabilities.max_length
+        return np.clip(positions, 0, None if most is None else most - 1)
+
+    def _visible(self, forest: Forest, first: bool) -> np.ndarray:
+        """Which scratch slots each column of the block sees, [R, n, S] bool."""
+        rows, lead, claims = forest.rows, self._lead, forest.columns - 1
+        begin = 1 if first else self._scored
+        ahead = lead if first else 0
+        seen = np.zeros((rows, ahead + forest.columns - begin, self._scratch), bool)
+        pending = np.arange(lead)[None] >= lead - self._pending[:, None]
+        seen[:, ahead:, :lead] = pending[:, None]
+        seen[:, ahead:, lead : lead + claims] = forest.shape.visible[:, begin:, 1:]
+        if first:
+            order = np.tril(np.ones((lead, lead), bool))
+            seen[:, :lead, :lead] = (order & pending[:, None]) | np.eye(lead, dtype=bool)
+        return seen
+
+    def _swallow(self) -> None:
+        """Reads pending tokens but for the last like a prompt, row by row, when they do not fit into the scratch slots."""
+        for row in range(len(self.seen)):
+            count, start = int(self._pending[row]) - 1, int(self._stored[row])
+            if count > 0:
+                begin = int(self.seen[row])
+                chunk = self._text.token[row : row + 1, begin : begin + count]
+                self._read_chunk(range(row, row + 1), chunk, start, keep=1)
+                self.seen[row] += count
+        self._pending = self._text.length - self.seen
+
+    def commit(self, paths: Sequence[Sequence[int]]) -> None:
+        if self._scored == 0:
+            return
+        rows, sources, targets, last = [], [], [], []
+        pending, stored = self._pending.tolist(), self._stored.tolist()
+        for row, path in enumerate(paths):
+            kept = [column for column in path if column < self._scored]
+            slots = [*range(self._lead - pending[row], self._lead), *(self._lead - 1 + column for column in kept)]
+            rows += [row] * len(slots)
+            sources += slots
+            targets += range(self._scratch + stored[row], self._scratch + stored[row] + len(slots))
+            self.seen[row] += len(slots)
+            last.append(kept[-1] if kept else 0)
+        if rows:
+            self._memory.move(rows, sources, targets)  # type: ignore[union-attr]
+        self._last = (self._answers.logits, last)  # type: ignore[union-attr]
+        self._scored, self._answers = 0, None
+
+    def _root_logits(self) -> torch.Tensor:
+        """Logits after the last token in memory, [R, V], kept from the round that committed it."""
+        logits, columns = self._last  # type: ignore[misc]
+        return logits[torch.arange(len(columns)), torch.tensor(columns)]
+
+    def select(self, rows: Sequence[int]) -> None:
+        rows = list(rows)
+        if self._last is not None and rows != list(range(len(self.seen))):
+            known = min(len(self._last[1]), len(self.seen))
+            if all(row < known for row in rows):
+                self._last = (self._root_logits()[rows].unsqueeze(1), [0] * len(rows))
+            else:
+                self._last = None
+        self._reserve(len(rows), 1)
+        self._memory.select(rows, self._scratch + int(self._stored.max(initial=0)))  # type: ignore[union-attr]
+        self.seen, self._shift = self.seen[rows], self._shift[rows]
+        self._slot_position = np.zeros((len(rows), self._scratch), np.int64)
+
+    def cache_bytes(self) -> int:
+        return 0 if self._memory is None else self._memory.bytes()
+
+
+def _padded(array: np.ndarray, rows: int, columns: int | None = None) -> np.ndarray:
+    """array [R, n ...] with zero rows (and zero columns) added behind; a contiguous copy where torch will own it."""
+    width = array.shape[1] if columns is None and array.ndim > 1 else columns
+    if len(array) == rows and (array.ndim == 1 or array.shape[1] == width):
+        return array
+    shape = (rows, *array.shape[1:]) if array.ndim == 1 else (rows, width, *array.shape[2:])
+    out = np.zeros(shape, array.dtype)
+    region = (slice(len(array)),) if array.ndim == 1 else (slice(len(array)), slice(array.shape[1]))
+    out[region] = array
+    return out

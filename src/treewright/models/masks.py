@@ -1,0 +1,99 @@
+"""Attention masks of a round: the tree part written once for each shape, the text part growing with the rows."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from treewright.core.claims import Shape
+
+Masks = torch.Tensor | dict[str, torch.Tensor]
+
+
+class TreeMasks:
+    """Additive masks [rows, 1, columns, scratch + keys] for blocks of pending tokens and claims.
+
+    windows: layer type -> width of its sliding window, None for full attention. One layer type gives one tensor, several
+    give the dictionary that transformers models with mixed layers take.
+    """
+
+    def __init__(self, windows: dict[str, int | None], scratch: int, dtype: torch.dtype, device: torch.device) -> None:
+        self._windows, self._scratch, self._dtype, self._device = windows, scratch, dtype, device
+        self._closed = torch.finfo(dtype).min
+        self._kept: tuple[tuple[int, int, int, int], Shape, torch.Tensor, np.ndarray] | None = None
+
+    def causal(self, start: int, columns: int) -> Masks:
+        """The mask of a prompt chunk: `columns` tokens after `start` tokens, [1, 1, columns, start + columns]."""
+        query = np.arange(start, start + columns)[:, None]
+        key = np.arange(start + columns)[None]
+        return self._by_type({
+            name: (key <= query) & (True if width is None else key > query - width)
+            for name, width in self._windows.items()
+        })  # fmt: skip
+
+    @property
+    def windowed(self) -> bool:
+        return any(width is not None for width in self._windows.values())
+
+    def general(
+        self, seen: np.ndarray, stored: np.ndarray, placed: tuple[np.ndarray, np.ndarray], offset: int, columns: int, keys: int
+    ) -> Masks:
+        """The mask of any block.
+
+        seen [R, n, scratch] bool: the scratch slots each of the first n columns sees. stored [R]: text slots in use.
+        placed: positions of the block's columns [R, n] and of what lies in the scratch slots [R, scratch], which sliding
+        windows go by. offset: the slot of the block's first column.
+        """
+        rows, count, scratch = seen.shape
+        allowed = np.zeros((rows, columns, scratch + keys), bool)
+        allowed[:, :count, :scratch] = seen
+        allowed[:, :count, scratch:] = np.arange(keys)[None, None] < stored[:, None, None]
+        position, slot_position = placed
+        text_position = np.broadcast_to(np.arange(keys), (rows, keys))
+        behind = position[:, :, None] - np.concatenate([slot_position, text_position], axis=1)[:, None]
+        by_type = {}
+        for name, width in self._windows.items():
+            near = allowed.copy()
+            if width is not None:
+                near[:, :count] &= behind < width
+            self._pad(near, count, offset)
+            by_type[name] = near
+        return self._by_type(by_type)
+
+    @staticmethod
+    def _pad(allowed: np.ndarray, count: int, offset: int) -> None:
+        """Padding columns attend to their own slot, so that no softmax is empty."""
+        for column in range(count, allowed.shape[1]):
+            allowed[:, column] = False
+            allowed[:, column, offset + column] = True
+
+    def growing(self, shape: Shape, stored: np.ndarray, columns: int, keys: int) -> Masks:
+        """The mask that repeats: a shared shape at offset 0 after one pending token a row, no windows. The tree part is
+        written once; each round opens the slots that were committed since."""
+        rows, count, first = len(stored), shape.columns, self._scratch
+        key = (rows, columns, keys, count)
+        if self._kept is None or self._kept[0] != key or self._kept[1] is not shape:
+            allowed = np.zeros((1, columns, first + keys), bool)
+            allowed[:, :count, :count] = shape.visible
+            self._pad(allowed, count, 0)
+            mask = self._additive(allowed).expand(rows, 1, columns, -1).contiguous()
+            self._kept = (key, shape, mask, np.zeros(rows, np.int64))
+        _, _, mask, open_until = self._kept
+        for row in np.flatnonzero(stored != open_until).tolist():
+            begin, end = int(open_until[row]), int(stored[row])
+            if end < begin:
+                mask[row, 0, :count, first + end : first + begin] = self._closed
+            else:
+                mask[row, 0, :count, first + begin : first + end] = 0
+            open_until[row] = end
+        return mask if len(self._windows) == 1 else dict.fromkeys(self._windows, mask)
+
+    def _by_type(self, allowed: dict[str, np.ndarray]) -> Masks:
+        additive = {name: self._additive(mask) for name, mask in allowed.items()}
+        return next(iter(additive.values())) if len(additive) == 1 else additive
+
+    def _additive(self, allowed: np.ndarray) -> torch.Tensor:
+        allowed = allowed if allowed.ndim == 3 else allowed[None]
+        mask = torch.zeros(allowed.shape, dtype=self._dtype)
+        mask.masked_fill_(torch.from_numpy(~allowed), self._closed)
+        return mask.unsqueeze(1).to(self._device)

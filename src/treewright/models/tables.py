@@ -1,0 +1,123 @@
+"""Exact tables: toy models over 3 to 8 tokens whose every law can be enumerated. The bench on which all laws are proven.
+
+A table's logits are a fixed pseudo-random function of the last `order` tokens, so they cost nothing, differ at every
+prefix, and need no weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from treewright.core.answers import Answers
+from treewright.core.claims import Forest
+from treewright.core.session import Capabilities, Opening, Recorder
+from treewright.core.text import Text
+from treewright.models.recompute import RecomputeSession
+
+
+class Table:
+    """A left-to-right toy law.
+
+    vocabulary: tokens 0 .. vocabulary-1. order: how many last tokens the law depends on. sharpness: standard deviation of
+    the logits; 0 is uniform. likeness in [0, 1] with `like`: mixes in another table's logits, for a draft that is like
+    its target.
+    """
+
+    def __init__(
+        self, vocabulary: int, seed: int, order: int = 3, sharpness: float = 1.0,
+        like: Table | None = None, likeness: float = 0.0,
+    ) -> None:  # fmt: skip
+        self.vocabulary, self.seed, self.order, self.sharpness = vocabulary, seed, order, sharpness
+        self.like, self.likeness = like, likeness
+        self.capabilities = Capabilities(vocabulary=vocabulary, hidden=True)
+        self._row = lru_cache(maxsize=None)(self._make_row)
+
+    def logits(self, prefix: Sequence[int]) -> np.ndarray:
+        """The logits after `prefix`, [V] float64."""
+        return self._row(tuple(int(token) for token in prefix[-self.order :]))
+
+    def _make_row(self, context: tuple[int, ...]) -> np.ndarray:
+        generator = np.random.default_rng([self.seed, len(context), *context])
+        logits = generator.normal(size=self.vocabulary) * self.sharpness
+        if self.like is not None:
+            logits = (1 - self.likeness) * logits + self.likeness * self.like.logits(context)
+        return logits
+
+    def hidden(self, prefix: Sequence[int]) -> np.ndarray:
+        """A direction that stands for the last hidden state after `prefix`, [4] float64, of length 1."""
+        context = [int(token) for token in prefix[-self.order :]]
+        state = np.random.default_rng([self.seed + 1, len(context), *context]).normal(size=4)
+        return state / np.linalg.norm(state)
+
+    def open(self, text: Text, opening: Opening, record: Recorder) -> RecomputeSession:
+        def read(sequences: list[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+            return [(self._read(s, self.logits), self._read(s, self.hidden) if opening.hidden else None) for s in sequences]
+
+        return RecomputeSession(text, opening, record, read)
+
+    @staticmethod
+    def _read(sequence: np.ndarray, function: object) -> torch.Tensor:
+        ends = range(1, len(sequence) + 1)
+        return torch.from_numpy(np.stack([function(sequence[:end].tolist()) for end in ends]))  # type: ignore[operator]
+
+
+class AnyOrderTable:
+    """A toy any-order law: a canvas of slots, token `mask` where a slot is open, a law for each open slot that depends on
+    all slots that are filled."""
+
+    def __init__(self, vocabulary: int, seed: int, sharpness: float = 1.5) -> None:
+        self.vocabulary, self.seed, self.sharpness, self.mask = vocabulary, seed, sharpness, vocabulary
+        self.capabilities = Capabilities(vocabulary=vocabulary, order="any")
+
+    def field(self, canvas: np.ndarray) -> np.ndarray:
+        """Probabilities for every slot of a canvas [T], [T, V] float64."""
+        generator = np.random.default_rng([self.seed, *canvas.tolist()])
+        logits = generator.normal(size=(len(canvas), self.vocabulary)) * self.sharpness
+        exponent = np.exp(logits - logits.max(-1, keepdims=True))
+        return exponent / exponent.sum(-1, keepdims=True)
+
+    def open(self, text: Text, opening: Opening, record: Recorder) -> AnyOrderTableSession:
+        return AnyOrderTableSession(self, text, record)
+
+
+class AnyOrderTableSession:
+    """Answers under each claim's own canvas: the text with the slots of the claim and its ancestors filled."""
+
+    def __init__(self, table: AnyOrderTable, text: Text, record: Recorder) -> None:
+        self._table, self._text, self._record = table, text, record
+        self.seen = np.zeros(0, np.int64)
+        self.prompt_top: np.ndarray | None = None
+
+    def admit(self, text: Text, prompts: Sequence[Sequence[int]]) -> None:
+        self._text, self.seen = text, text.length
+
+    def root(self) -> Answers:
+        return self.score(Forest(self._text.frontier()))
+
+    def score(self, forest: Forest) -> Answers:
+        self._record("score", forest.rows, forest.columns, 0.0)
+        fields = np.stack([
+            np.stack([self._table.field(self._canvas(forest, row, column)) for column in range(forest.columns)])
+            for row in range(forest.rows)
+        ])  # fmt: skip
+        return Answers(torch.zeros(forest.rows, forest.columns, 0), field=fields)
+
+    def _canvas(self, forest: Forest, row: int, column: int) -> np.ndarray:
+        canvas = self._text.of(row).copy()
+        for step in forest.shape.path(row, column):
+            if forest.slot is not None and forest.token[row, step] >= 0:
+                canvas[forest.slot[row, step]] = forest.token[row, step]
+        return canvas
+
+    def commit(self, paths: Sequence[Sequence[int]]) -> None:
+        self.seen = self._text.length
+
+    def select(self, rows: Sequence[int]) -> None:
+        self.seen = self.seen[list(rows)]
+
+    def cache_bytes(self) -> int:
+        return 0
