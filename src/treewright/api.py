@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any, Protocol, runtime_checkable
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -16,7 +17,7 @@ from treewright.core.registry import entries, entry
 from treewright.core.request import Budget, Request, Sampling
 from treewright.core.result import Result
 from treewright.core.roles import Parts
-from treewright.engine.detokenize import Decode, TextStream
+from treewright.engine.detokenize import Decode
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
 from treewright.models.loading import Loaded, load
@@ -160,22 +161,15 @@ class Job:
 
     def _result(self, engine: Engine, prompt: int) -> Result:
         rows = [engine.finished[prompt, sample] for sample in range(self.request.samples)]
-        samples = [row.to_sample(self._text(row, prompt), self.request.logprobs) for row in rows]
+        samples = [row.to_sample(self._text(row), self.request.logprobs) for row in rows]
         trace = engine.traces[prompt, 0]
         trace.recipe = self.recipe.to_json()
         first = samples[0]
         return Result(first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace)
 
-    def _text(self, row: Row, prompt: int) -> str:
+    def _text(self, row: Row) -> str:
         decode = self._decode()
-        if decode is None:
-            return ""
-        if row.stream is None:
-            row.stream = TextStream(decode, self.request.prompts[prompt], ())
-            for token in row.tokens:
-                row.stream.push(token)
-        row.stream.close()
-        return row.stream.text
+        return "" if decode is None else row.spell(decode, self.request)
 
 
 def prepare(
@@ -210,14 +204,19 @@ def build_parts(recipe: Recipe) -> Parts:
 
 def _config(name: str, config: type, options: Mapping[str, Any]) -> Any:
     """A method's Config from options, text such as "32" read as its field's type."""
-    checked = pydantic_dataclasses.dataclass(config, config=ConfigDict(extra="forbid"), frozen=True)
     try:
-        values = TypeAdapter(checked).validate_python(dict(options))
+        values = _reader(config).validate_python(dict(options))
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "?"
         raise UnknownOption(f"option '{name}.{field}' is {options.get(field)!r}: {first['msg'].lower()}") from error
     return config(**{field.name: getattr(values, field.name) for field in dataclasses.fields(config)})
+
+
+@cache
+def _reader(config: type) -> TypeAdapter[Any]:
+    """Reads options as a Config's fields; built once for each Config, since building takes longer than a short run."""
+    return TypeAdapter(pydantic_dataclasses.dataclass(config, config=ConfigDict(extra="forbid"), frozen=True))
 
 
 def _is_many(prompts: Any) -> bool:

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
+
+from treewright.core.claims import ABSENT
+
+
+def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
+    """The ids of the `count` largest of logits [..., V], largest first, on the host; -1 beyond a vocabulary of fewer."""
+    known = logits.topk(min(count, logits.shape[-1]), dim=-1).indices.cpu().numpy()
+    missing = count - known.shape[-1]
+    return np.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, missing)], constant_values=ABSENT) if missing else known
 
 
 class Answers:
@@ -44,8 +55,14 @@ class Answers:
             self._largest = self.logits.argmax(-1).cpu().numpy()
         return int(self._largest[row, column])
 
+    def select(self, rows: Sequence[int]) -> Answers:
+        """The answers after row i became a copy of row rows[i]."""
+        index = list(rows)
+        hidden = None if self.hidden is None else self.hidden[index]
+        return Answers(self.logits[index], hidden, None if self.field is None else self.field[index])
+
     def top(self, count: int) -> np.ndarray:
         """The ids of the `count` largest logits of every claim, largest first, [R, N, count] on the host."""
         if self._top is None or self._top.shape[-1] < count:
-            self._top = self.logits.topk(count, dim=-1).indices.cpu().numpy()
+            self._top = top_ids(self.logits, count)
         return self._top[..., :count]

@@ -100,6 +100,13 @@ class Shape:
             self._children[row] = known
         return known
 
+    def select(self, rows: Sequence[int]) -> Shape:
+        """The topology after row i became a copy of row rows[i]."""
+        if self.shared:
+            return self
+        index = np.asarray(rows, np.int64)
+        return Shape(self.parent[index], self.depth[index], self.visible[index])
+
     def path(self, row: int, column: int) -> list[int]:
         """Columns from the frontier (left out) down to `column`."""
         parent = self.parent[0 if self.shared else row]
@@ -173,6 +180,13 @@ class Forest:
         too_deep = self.shape.depth > deepest[:, None]
         if too_deep.any():
             self.token = np.where(too_deep, ABSENT, self.token)
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Row i becomes a copy of row rows[i]."""
+        index = np.asarray(rows, np.int64)
+        self.token, self.shape = self.token[index], self.shape.select(rows)
+        self.q = {parent: law[index] for parent, law in self.q.items()}
+        self.slot = None if self.slot is None else self.slot[index]
 
     def path_tokens(self, row: int, column: int) -> list[int]:
         """Claimed tokens from just after the frontier down to `column`."""

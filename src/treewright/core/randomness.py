@@ -44,10 +44,8 @@ class Keyed:
 
     def uniform(self, row: Hashable, position: int, stream: int, trial: int = 0) -> float:
         """A number in [0, 1) with 53 random bits."""
-        key = row if isinstance(row, int) else hash_key(row)
-        mixed = _mix(self.seed ^ _mix(key & MASK))
-        mixed = _mix(mixed ^ ((position << 24) | (stream << 16) | trial))
-        return (mixed >> 11) * 2.0**-53
+        mixed = _mix(_mix(self.seed ^ hash_key(row)) ^ position)
+        return (_mix(mixed ^ ((trial << 8) | stream)) >> 11) * 2.0**-53
 
     def index(self, weights: np.ndarray, row: Hashable, position: int, stream: int, trial: int = 0) -> int:
         return inverse_cdf(weights, self.uniform(row, position, stream, trial))

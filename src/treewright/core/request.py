@@ -76,6 +76,11 @@ class Request:
     logprobs: bool = False
     batch_rows: int = 16
 
+    @property
+    def ends(self) -> frozenset[int]:
+        """The ids that end a row once it has min_new_tokens."""
+        return frozenset(self.stop_ids) | (frozenset() if self.ignore_eos else frozenset(self.eos_ids))
+
     def __post_init__(self) -> None:
         _require(bool(self.prompts), "prompts", "[]", "at least one prompt")
         for index, prompt in enumerate(self.prompts):

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
@@ -17,31 +18,51 @@ from treewright.core.randomness import Randomness
 from treewright.core.request import Request
 from treewright.core.session import Session
 from treewright.core.text import Text
-from treewright.core.trace import Step
 
 T = TypeVar("T")
 
 
 class Memories:
     """What methods learn, kept under a name. Memory of the scope `model` outlives a run and is shared by its rows, so
-    it may steer what is *proposed*, never what is emitted; memory of the scope `row` follows the row on a fork."""
+    it may steer what is *proposed*, never what is emitted; memory of the scope `row` belongs to one key of randomness and
+    is copied with the row's text on a fork."""
 
     def __init__(self, lasting: dict[Hashable, Any]) -> None:
         self._lasting = lasting
+        self._rows: dict[Hashable, dict[Hashable, Any]] = {}
 
     def model(self, key: Hashable, make: Callable[[], T]) -> T:
         if key not in self._lasting:
             self._lasting[key] = make()
         return self._lasting[key]
 
+    def row(self, row: Hashable, key: Hashable, make: Callable[[], T]) -> T:
+        """What is kept under `key` for the row whose key of randomness is `row`."""
+        own = self._rows.setdefault(row, {})
+        if key not in own:
+            own[key] = make()
+        return own[key]
+
+    def fork(self, rows: Sequence[Hashable], sources: Sequence[Hashable]) -> None:
+        """Row rows[i] continues with a copy of what row sources[i] remembers."""
+        before = {source: self._rows.get(source, {}) for source in sources}
+        for row, source in zip(rows, sources, strict=True):
+            if row != source:
+                self._rows[row] = copy.deepcopy(before[source])
+
+    def forget(self, row: Hashable) -> None:
+        """Drops what is kept for a row that has ended."""
+        self._rows.pop(row, None)
+
 
 @dataclass(slots=True)
 class Round:
     """What the roles of one round see.
 
-    keys [R]: each row's key of randomness (request, particle slot). claims: the most columns `propose` may use, frontier
-    included; the engine and the controller lower it. vocabulary: tokens the target knows. number: rounds so far.
-    draft_law: the request's warpers, logits [R, V] to probabilities [R, V].
+    keys [R]: each row's key of randomness (prompt, sample); it stays with the slot on a fork. claims: the most columns
+    `propose` may use, frontier included; the engine and the controller lower it. vocabulary: tokens the target knows.
+    number: rounds so far. draft_law: the request's warpers, logits [R, V] to probabilities [R, V]. log_weight [R]: what
+    the rows' verdicts have given them so far. bonus: whether the verifier adds a token after the accepted path.
     """
 
     text: Text
@@ -54,6 +75,8 @@ class Round:
     claims: int
     vocabulary: int
     number: int = 0
+    log_weight: Sequence[float] = ()
+    bonus: bool = True
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 
@@ -65,9 +88,14 @@ class Round:
         return self.text.rows
 
     @property
+    def deepest(self) -> np.ndarray:
+        """Claims deeper than this cannot become text, [R]: the bonus token takes the last place, where there is one."""
+        return self.text.remaining() - self.bonus
+
+    @property
     def depth_left(self) -> int:
-        """Claims deeper than this cannot become text in any row: the bonus token takes the last place."""
-        return int(self.text.remaining().max()) - 1
+        """Claims deeper than this cannot become text in any row."""
+        return int(self.deepest.max())
 
     def position(self, row: int, depth: int) -> int:
         """The absolute position of the token that a claim of this depth predicts."""
@@ -76,11 +104,16 @@ class Round:
 
 @dataclass(slots=True)
 class Verdict:
-    """Which claims become fact.
+    """Which claims become fact. A verdict may decide nothing (no path, no extra token); then the round only cost its calls.
 
     paths[r]: accepted columns in order. extra [R]: a token appended after them, -1 for none; extra_slot [R] in any-order
-    families. log_weight[r]: one entry for each emitted token, None for all zero. finished [R]: end these rows now, with
-    the reason "dead_end". rows: new row i continues old row rows[i] (fork, prune, resample), before anything is appended.
+    families. log_weight[r]: one entry for each token offered, in order; entries of tokens that a stop cuts off do not
+    count, and an entry where no token is offered does (a dead end weighs -inf). None: all zero. finished [R]: end these
+    rows now, with the reason "dead_end".
+
+    rows [R]: new row i continues old row rows[i] (fork, prune, resample). All other lists then speak of new rows:
+    paths[i] are claims of the old row rows[i], and the new row's weight is the old row's plus log_weight[i]. Slots keep
+    their keys of randomness.
     """
 
     paths: list[list[int]]
@@ -93,7 +126,8 @@ class Verdict:
 
 @dataclass(slots=True)
 class Outcome:
-    """What observers learn from: the round with its answers, the verdict as truncated, the tokens each row gained."""
+    """What observers learn from: the round with its answers, the verdict as truncated at stops and limits, the tokens each
+    row gained. Where the verdict forked rows, everything here speaks of the new rows."""
 
     round: Round
     verdict: Verdict
@@ -141,13 +175,15 @@ class Observer(Protocol):
 
 class Steering(Protocol):
     """Changes logits at one claim. `models` names the sessions whose answers it combines; `prompt` may rewrite the
-    prompt that such a session reads."""
+    prompt that such a session reads. `steer` sees the claim's whole prefix, prompt included, and the row's key."""
 
     models: tuple[str, ...]
 
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]: ...
 
-    def steer(self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray) -> np.ndarray: ...
+    def steer(
+        self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]
+    ) -> np.ndarray: ...
 
 
 class Constraint(Protocol):
@@ -165,7 +201,8 @@ class Controller(Protocol):
 @dataclass(slots=True)
 class Parts:
     """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included.
-    `answer_needed`: whether the verifier reads the target's answers (search over claims of other models may not)."""
+    `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
+    accepted path, as speculation does; a search that chooses among claims does not."""
 
     propose: Proposer | None = None
     verify: Verifier | None = None
@@ -175,6 +212,7 @@ class Parts:
     control: Controller | None = None
     claims: int = 1
     hidden: bool = False
+    bonus: bool = True
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -187,7 +225,5 @@ class Parts:
             control=self.control or other.control,
             claims=max(self.claims, other.claims),
             hidden=self.hidden or other.hidden,
+            bonus=self.bonus and other.bonus,
         )
-
-
-StepSink = Callable[[int, Step], None]

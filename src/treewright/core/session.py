@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import numpy as np
+import torch
 
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
@@ -26,7 +27,8 @@ class Capabilities:
     """What a model can be asked for; compared with a card's `needs` before the first forward.
 
     order: "left_to_right" or "any". tree: "native" (one forward scores a tree), "unrolled" (each path is a row of its
-    own, right and slow) or "none". max_length: positions the model has, None without a limit.
+    own, right and slow) or "none". max_length: positions the model has, None without a limit. mask: the token of an open
+    slot, for models of any order.
     """
 
     order: str = "left_to_right"
@@ -38,6 +40,7 @@ class Capabilities:
     gradients: bool = False
     vocabulary: int = 0
     max_length: int | None = None
+    mask: int | None = None
 
     def missing(self, needs: Sequence[str]) -> list[str]:
         """The entries of `needs` that this model lacks. `tree` is met by native and by unrolled trees."""
@@ -85,14 +88,19 @@ class Session(Protocol):
 
     def score(self, forest: Forest) -> Answers:
         """Answers for every column of the forest; one forward over the columns that were not scored before, and over
-        pending tokens."""
+        pending tokens, none where there are neither. A claim that was scored is not computed again until the commit."""
+
+    def states(self, row: int) -> torch.Tensor:
+        """Last hidden states of the own prompt and the text, up to the frontier and with it, [T, H]; readable after `root`
+        or `score`, where the opening asked for hidden states. On the model's device; costs no call."""
 
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
         """Keeps the pending tokens and, for each row, the claims of the accepted path (columns, frontier left out) that
         were scored; drops all other claims. Called after the engine appended to the text."""
 
     def select(self, rows: Sequence[int]) -> None:
-        """Row i becomes a copy of row rows[i]; called between rounds, together with the text's own `select`."""
+        """Row i becomes a copy of row rows[i], together with the text's own `select`. Comes between rounds, or between a
+        score and its commit when a verdict forks rows: then the live claims and their answers move along."""
 
     def cache_bytes(self) -> int:
         """Bytes of memory the session holds."""

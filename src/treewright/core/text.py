@@ -11,12 +11,14 @@ class Text:
     """Tokens of R rows on the host.
 
     token [R, T] int64, length [R]: tokens that are facts, prompt [R]: how many of them the user gave,
-    limit [R]: the most a row may hold. In any-order families `length` is the canvas and facts are written in any order.
+    limit [R]: the most a row may hold. blank: in any-order families the token of an open slot, else None; there every row
+    is laid out to its limit on admission, `length` is that canvas, and slots become facts in any order.
     """
 
-    __slots__ = ("token", "length", "prompt", "limit")
+    __slots__ = ("token", "length", "prompt", "limit", "blank")
 
-    def __init__(self, capacity: int) -> None:
+    def __init__(self, capacity: int, blank: int | None = None) -> None:
+        self.blank = blank
         self.token = np.zeros((0, capacity), np.int64)
         self.length = np.zeros(0, np.int64)
         self.prompt = np.zeros(0, np.int64)
@@ -33,9 +35,11 @@ class Text:
         token[: self.rows, : self.token.shape[1]] = self.token
         for row, prompt in enumerate(prompts, start=self.rows):
             token[row, : len(prompt)] = prompt
+            if self.blank is not None:
+                token[row, len(prompt) : limits[row - self.rows]] = self.blank
         self.token = token
         lengths = np.array([len(prompt) for prompt in prompts], np.int64)
-        self.length = np.concatenate([self.length, lengths])
+        self.length = np.concatenate([self.length, lengths if self.blank is None else np.array(limits, np.int64)])
         self.prompt = np.concatenate([self.prompt, lengths])
         self.limit = np.concatenate([self.limit, np.array(limits, np.int64)])
 
@@ -58,7 +62,16 @@ class Text:
 
     def remaining(self) -> np.ndarray:
         """How many tokens each row may still take, [R]."""
-        return self.limit - self.length
+        if self.blank is None:
+            return self.limit - self.length
+        on_canvas = np.arange(self.token.shape[1]) < self.length[:, None]
+        return ((self.token == self.blank) & on_canvas).sum(axis=1)
+
+    def settled(self, row: int, start: int) -> list[int]:
+        """The facts of a canvas from slot `start` on, up to the first slot that is open."""
+        slots = self.token[row, start : self.length[row]]
+        still_open = np.flatnonzero(slots == self.blank)
+        return slots[: still_open[0] if len(still_open) else len(slots)].tolist()
 
     def select(self, rows: Sequence[int]) -> None:
         """Row i becomes a copy of row rows[i]: forks, reorders and drops."""

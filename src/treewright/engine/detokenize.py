@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 
 Decode = Callable[[list[int]], str]
 CONTEXT = 4
 UNFINISHED = "\ufffd"
+
+
+def continuation_text(decode: Decode, prompt: Sequence[int], tokens: Sequence[int]) -> str:
+    """What `tokens` spell after `prompt`: the text a `TextStream` would give, in two decodings."""
+    tail = list(prompt[-CONTEXT:])
+    return decode([*tail, *tokens])[len(decode(tail)) :]
 
 
 class TextStream:
@@ -24,20 +31,29 @@ class TextStream:
         self._given = 0
         self._stopped = False
 
-    def push(self, token: int) -> bool:
-        """Takes one token; True if it completes a stop string, which then ends the text just before it."""
+    def push(self, token: int, may_stop: bool = True) -> bool:
+        """Takes one token; True if it completes a stop string, which then ends the text just before it. With `may_stop`
+        False, stop strings that this token completes are ordinary text."""
         self._ids.append(token)
         before = self._decode(self._ids[self._begin : self._read])
         after = self._decode(self._ids[self._begin :])
         if after.endswith(UNFINISHED) or len(after) <= len(before):
             return False
-        self._advance(after[len(before) :])
+        self._advance(after[len(before) :], may_stop)
         return self._stopped
 
-    def _advance(self, piece: str) -> None:
+    def fork(self) -> TextStream:
+        """A copy that continues on its own."""
+        other = copy.copy(self)
+        other._ids = list(self._ids)
+        return other
+
+    def _advance(self, piece: str, may_stop: bool) -> None:
         searched = len(self._text)
         self._text += piece
         self._begin, self._read = self._read, len(self._ids)
+        if not may_stop:
+            return
         found = [self._text.find(stop, max(0, searched - len(stop) + 1)) for stop in self._stops]
         cuts = [index for index in found if index >= 0]
         if cuts:
@@ -63,7 +79,7 @@ class TextStream:
         if not self._stopped:
             before = self._decode(self._ids[self._begin : self._read])
             after = self._decode(self._ids[self._begin :])
-            self._advance(after[len(before) :])
+            self._advance(after[len(before) :], may_stop=True)
         piece = self._text[self._given :]
         self._given = len(self._text)
         return piece

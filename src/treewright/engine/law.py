@@ -21,7 +21,7 @@ class PulledLaw:
         request = round.request
         self.greedy = request.sampling.greedy
         self._sampling = request.sampling
-        self._early_end = request.eos_ids + request.stop_ids if request.min_new_tokens else ()
+        self._early_end = list(request.ends) if request.min_new_tokens else []
         touched = parts.steer or parts.constrain or self._early_end or request.sampling.history
         self._plain = not (touched or request.sampling.logit_bias)
         self._logits: dict[tuple[int, int], np.ndarray] = {}
@@ -45,13 +45,13 @@ class PulledLaw:
         logits = self._target.row(row, column)
         for part in self._parts.steer:
             others = {name: self._others[name].row(row, column) for name in part.models}
-            logits = part.steer(logits, others, prefix)
+            logits = part.steer(logits, others, prefix, self._round.keys[row])
         for constraint in self._parts.constrain:
             allowed = constraint.mask(self._round.keys[row], prefix[prompt:])
             logits = np.where(allowed, logits, -np.inf)
         logits = penalised(logits, prefix, prompt, self._sampling)
         if len(prefix) - prompt < self._round.request.min_new_tokens:
-            logits[list(self._early_end)] = -np.inf
+            logits[self._early_end] = -np.inf
         return logits
 
     def probs(self, row: int, column: int) -> np.ndarray:

@@ -11,8 +11,10 @@ from typing import Any, Protocol
 import numpy as np
 
 from treewright.core.answers import Answers
+from treewright.core.errors import ContextError, InputError
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
+from treewright.core.result import FinishReason
 from treewright.core.roles import Memories, Outcome, Parts, Round, Verdict
 from treewright.core.session import Model, Opening, Recorder, Session
 from treewright.core.text import Text
@@ -24,7 +26,8 @@ from treewright.ops.warp import probabilities
 
 
 class Listener(Protocol):
-    """Hears of tokens as they become text. Returning False cancels the row."""
+    """Hears of tokens as they become text, once a round for every row, and once with `finished` True. Returning False
+    cancels the row."""
 
     def hear(self, prompt: int, sample: int, tokens: list[int], piece: str, finished: bool) -> bool: ...
 
@@ -57,32 +60,46 @@ class Engine:
         self._randomness = run.randomness or Keyed(request.seed)
         self._memories = Memories(run.memories)
         self._calls: list[Call] = []
+        self._target_calls = 0
         self._rows: list[Row] = []
         self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(request.samples))
         self.finished: dict[tuple[int, int], Row] = {}
         self.traces: dict[tuple[int, int], Trace] = {}
         self._started = run.clock()
         self._rounds = 0
-        longest = self._limits(range(len(request.prompts)))
-        self._text = Text(max(longest))
+        self._steering_models = sorted({name for part in parts.steer for name in part.models})
+        self._limits = [self._limit(prompt) for prompt in range(len(request.prompts))]
+        self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
         self._capacity = min(request.batch_rows, len(self._waiting))
         opening = Opening(
-            parts.claims, self._capacity, max(longest), parts.hidden,
+            parts.claims, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0),
         )  # fmt: skip
         self._sessions: dict[str, Session] = {
             name: model.open(self._text, opening, self._recorder(name)) for name, model in run.models.items()
         }
-        self._steering_models = sorted({name for part in parts.steer for name in part.models})
 
-    def _limits(self, prompts: Sequence[int] | range) -> list[int]:
-        most = self._run.models["target"].capabilities.max_length
-        lengths = [len(self._request.prompts[prompt]) + self._request.max_new_tokens for prompt in prompts]
-        return [length if most is None else min(length, most) for length in lengths]
+    def _limit(self, index: int) -> int:
+        """The most tokens a row of this prompt may hold: what was asked for, as far as every model that makes the law has
+        positions. Raises ContextError where there is no room for a single new token, InputError for an empty prompt."""
+        prompt = self._request.prompts[index]
+        limit = len(prompt) + self._request.max_new_tokens
+        for name in ("target", *self._steering_models):
+            own, most = len(self._prompt_for(name, prompt)), self._run.models[name].capabilities.max_length
+            if own == 0:
+                raise InputError(f"prompt {index} was rewritten to 0 tokens for model '{name}'; leave at least one")
+            if most is not None and own >= most:
+                raise ContextError(
+                    f"prompt {index} has {own} tokens as model '{name}' reads it, which has {most} positions; "
+                    f"shorten it to at most {most - 1}"
+                )
+            limit = limit if most is None else min(limit, most - own + len(prompt))
+        return limit
 
     def _recorder(self, name: str) -> Recorder:
         def record(kind: str, rows: int, columns: int, seconds: float) -> None:
             self._calls.append(Call(name, kind, rows, columns, seconds))
+            self._target_calls += name == "target" and kind == "score"
 
         return record
 
@@ -98,6 +115,7 @@ class Engine:
                 row.finish = row.finish or "cancelled"
                 self._close(row)
             self._rows.clear()
+            self._give_up_waiting("cancelled")
 
     def _admit(self) -> None:
         """Lets waiting samples in while there is room; samples of one prompt share the reading of it."""
@@ -108,7 +126,7 @@ class Engine:
         unique = sorted({prompt for prompt, _ in entering})
         prompts = [list(self._request.prompts[prompt]) for prompt in unique]
         before, first_call, now = len(self._rows), len(self._calls), self._run.clock()
-        self._text.admit(prompts, self._limits(unique))
+        self._text.admit(prompts, [self._limits[prompt] for prompt in unique])
         for name, session in self._sessions.items():
             session.admit(self._text, [self._prompt_for(name, prompt) for prompt in prompts])
         source = [*range(before), *(before + unique.index(prompt) for prompt, _ in entering)]
@@ -140,7 +158,8 @@ class Engine:
             claims = max(1, min(claims, self._run.columns // max(1, len(self._rows))))
         return Round(
             self._text, self._request, self._sessions, self._randomness, self._memories,
-            [row.key for row in self._rows], self._draft_law, claims, self._run.models["target"].capabilities.vocabulary, self._rounds,
+            [row.key for row in self._rows], self._draft_law, claims, self._run.models["target"].capabilities.vocabulary,
+            self._rounds, [row.log_weight for row in self._rows], self._parts.bonus,
         )  # fmt: skip
 
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
@@ -152,87 +171,84 @@ class Engine:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
             parts.propose.propose(round)
-        round.forest.limit_depth(self._text.remaining() - 1)
-        target = self._sessions["target"].score(round.forest)
-        round.answers["target"] = target
-        for name in self._steering_models:
-            round.answers[name] = self._sessions[name].score(round.forest)
-        law = PulledLaw(round, parts, target, round.answers)
+        round.forest.limit_depth(round.deepest)
+        self._score(round)
+        law = PulledLaw(round, parts, round.answers["target"], round.answers)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
-        outcome = self._apply(round, verdict, target)
+        if verdict.rows is not None:
+            self._regroup(round, verdict.rows)
+        outcome = self._apply(round, verdict)
         for observer in parts.observe:
             observer.observe(outcome)
-        self._commit(outcome)
+        for session in self._sessions.values():
+            session.commit(verdict.paths)
         self._rounds += 1
         self._end_rows(verdict)
 
-    def _apply(self, round: Round, verdict: Verdict, target: Answers) -> Outcome:
+    def _score(self, round: Round) -> None:
+        for name in ("target", *self._steering_models):
+            round.answers[name] = self._sessions[name].score(round.forest)
+
+    def _regroup(self, round: Round, rows: Sequence[int]) -> None:
+        """Makes row i a copy of row rows[i], with its live claims, its history and what methods remember of it."""
+        if len(rows) != len(self._rows):
+            raise ValueError(f"a verdict names {len(rows)} rows; the round has {len(self._rows)}, and slots neither come nor go")
+        self._select(rows)
+        round.forest.select(rows)
+        self._memories.fork(round.keys, [round.keys[source] for source in rows])
+        self._rows = [slot.take_from(self._rows[source]) for slot, source in zip(self._rows, rows, strict=True)]
+        round.log_weight = [row.log_weight for row in self._rows]
+        self._score(round)
+
+    def _apply(self, round: Round, verdict: Verdict) -> Outcome:
         """Truncates the verdict at stops and limits and makes it text."""
-        if round.forest.slot is not None:
-            return self._fill(round, verdict)
-        emitted, extra = [], verdict.extra if verdict.rows is None else [-1] * len(self._rows)
+        emitted = []
         for index, row in enumerate(self._rows):
-            path = verdict.paths[index]
-            tokens = [int(round.forest.token[index, column]) for column in path]
-            offered = tokens + [extra[index]] if extra[index] >= 0 else tokens
-            room = int(self._text.limit[index] - self._text.length[index])
-            taken = row.accept(offered, self._request, room) if offered else []
-            if len(taken) < len(offered):
-                path = verdict.paths[index] = path[: len(taken)]
-            self._note(round, row, index, path, taken, target)
+            path, extra = verdict.paths[index], verdict.extra[index]
+            claimed = round.forest.token[index]
+            offered = [int(claimed[column]) for column in path]
+            if extra >= 0:
+                offered.append(extra)
+            if self._text.blank is None:
+                taken = self._append(index, row, offered)
+                if len(taken) < len(offered):
+                    path = verdict.paths[index] = path[: len(taken)]
+                    verdict.extra[index] = -1
+            else:
+                taken = self._fill(round, index, row, verdict, offered)
             if verdict.log_weight is not None:
-                row.log_weight += sum(verdict.log_weight[index][: len(taken)])
-            self._text.append(index, taken)
+                given = verdict.log_weight[index]
+                row.log_weight += sum(given if len(taken) == len(offered) else given[: len(taken)])
+            self._note(round, row, index, path, taken)
             emitted.append(taken)
         return Outcome(round, verdict, emitted)
 
-    def _fill(self, round: Round, verdict: Verdict) -> Outcome:
-        """Any-order families: accepted claims and the extra token are written into their slots."""
-        emitted = []
-        for index, row in enumerate(self._rows):
-            path = verdict.paths[index]
-            writes = [(int(round.forest.slot[index, c]), int(round.forest.token[index, c])) for c in path]  # type: ignore[index]
-            if verdict.extra[index] >= 0 and verdict.extra_slot is not None:
-                writes.append((verdict.extra_slot[index], verdict.extra[index]))
-            for slot, token in writes:
-                self._text.fill(index, slot, token)
-            emitted.append([token for _, token in writes])
-            row.tokens += emitted[-1]
-            self._note(round, row, index, path, emitted[-1], None)
-            if verdict.finished is not None and verdict.finished[index]:
-                row.finish = "stop"
-        return Outcome(round, verdict, emitted)
+    def _append(self, index: int, row: Row, offered: list[int]) -> list[int]:
+        room = int(self._text.limit[index] - self._text.length[index])
+        taken = row.accept(offered, self._request, room) if offered else []
+        row.fresh = taken
+        self._text.append(index, taken)
+        return taken
 
-    def _note(
-        self, round: Round, row: Row, index: int, path: list[int], taken: list[int], target: Answers | None
-    ) -> None:
+    def _fill(self, round: Round, index: int, row: Row, verdict: Verdict, offered: list[int]) -> list[int]:
+        """Any-order families: claims and the extra token go into their slots. The row's tokens are what lies before the
+        first open slot, so a stop counts once everything before it is settled."""
+        slots = [int(round.forest.slot[index, column]) for column in verdict.paths[index]]  # type: ignore[index]
+        if verdict.extra[index] >= 0:
+            slots.append(verdict.extra_slot[index])  # type: ignore[index]
+        for slot, token in zip(slots, offered, strict=True):
+            self._text.fill(index, slot, token)
+        start = int(self._text.prompt[index]) + len(row.tokens)
+        settled = self._text.settled(index, start)
+        row.fresh = row.accept(settled, self._request, int(self._text.length[index]) - start) if settled else []
+        return offered
+
+    def _note(self, round: Round, row: Row, index: int, path: list[int], taken: list[int]) -> None:
         forest = round.forest
         parent = forest.shape.parent[0 if forest.shape.shared else index].tolist()
         row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken))
-        if self._request.logprobs and target is not None:
-            row.logprobs += logprobs(target, index, [0, *path], taken)
-
-    def _commit(self, outcome: Outcome) -> None:
-        verdict = outcome.verdict
-        for session in self._sessions.values():
-            session.commit(verdict.paths)
-        if verdict.rows is not None:
-            self._select(verdict.rows)
-            self._rows = [slot.take_from(self._rows[source]) for slot, source in zip(self._rows, verdict.rows, strict=True)]
-            for index, (row, token) in enumerate(zip(self._rows, verdict.extra, strict=True)):
-                room = int(self._text.limit[index] - self._text.length[index])
-                self._text.append(index, row.accept([token], self._request, room))
-        if self._run.listener is not None:
-            self._tell(outcome)
-
-    def _tell(self, outcome: Outcome) -> None:
-        listener = self._run.listener
-        for row, tokens in zip(self._rows, outcome.emitted, strict=True):
-            piece = row.stream.release() if row.stream is not None else ""
-            if row.finish is not None and row.stream is not None:
-                piece += row.stream.close()
-            if not listener.hear(row.prompt, row.sample, tokens, piece, row.finish is not None):  # type: ignore[union-attr]
-                row.finish = row.finish or "cancelled"
+        if self._request.logprobs and self._text.blank is None:
+            row.logprobs += logprobs(round.answers["target"], index, [0, *path], taken)
 
     def _select(self, rows: Sequence[int]) -> None:
         self._text.select(rows)
@@ -240,12 +256,16 @@ class Engine:
             session.select(rows)
 
     def _end_rows(self, verdict: Verdict) -> None:
-        """Takes ended rows out, moving as few of the others as possible."""
+        """Settles who has ended, tells the listener, and takes ended rows out, moving as few of the others as possible."""
         spent = self._budget_spent()
         for index, row in enumerate(self._rows):
             if row.finish is None and verdict.finished is not None and verdict.finished[index]:
                 row.finish = "dead_end"
             row.finish = row.finish or ("budget" if spent else None)
+            if self._run.listener is not None and not self._tell(row):
+                row.finish = row.finish or "cancelled"
+        if spent:
+            self._give_up_waiting("budget")
         if all(row.finish is None for row in self._rows):
             return
         alive = [index for index, row in enumerate(self._rows) if row.finish is None]
@@ -259,11 +279,27 @@ class Engine:
         self._rows = [self._rows[index] for index in order]
         self._select(order)
 
+    def _tell(self, row: Row) -> bool:
+        piece = row.stream.release() if row.stream is not None else ""
+        if row.finish is not None and row.stream is not None:
+            piece += row.stream.close()
+        return self._run.listener.hear(row.prompt, row.sample, row.fresh, piece, row.finish is not None)  # type: ignore[union-attr]
+
     def _budget_spent(self) -> bool:
         budget = self._request.budget
-        calls = sum(c.model == "target" and c.kind == "score" for c in self._calls) if budget.model_calls else 0
-        out_of_calls = budget.model_calls is not None and calls >= budget.model_calls
-        return out_of_calls or (budget.seconds is not None and self._run.clock() - self._started >= budget.seconds)
+        if budget.model_calls is not None and self._target_calls >= budget.model_calls:
+            return True
+        return budget.seconds is not None and self._run.clock() - self._started >= budget.seconds
+
+    def _give_up_waiting(self, reason: FinishReason) -> None:
+        """Ends the samples that never got a row."""
+        now = self._run.clock() if self._waiting else 0.0
+        while self._waiting:
+            prompt, sample = self._waiting.popleft()
+            row = Row(prompt, sample, None, finish=reason, first_call=len(self._calls), started=now)
+            if self._run.listener is not None and reason == "budget":
+                self._tell(row)
+            self._close(row)
 
     def _close(self, row: Row) -> None:
         trace = Trace(
@@ -271,6 +307,6 @@ class Engine:
             seconds=self._run.clock() - row.started,
             cache_bytes=sum(session.cache_bytes() for session in self._sessions.values()),
         )  # fmt: skip
+        self._memories.forget(row.key)
         self.finished[row.key] = row
         self.traces[row.key] = trace
-

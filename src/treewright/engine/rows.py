@@ -7,13 +7,13 @@ from dataclasses import dataclass, field
 from treewright.core.request import Request
 from treewright.core.result import FinishReason, Sample
 from treewright.core.trace import Step
-from treewright.engine.detokenize import TextStream
+from treewright.engine.detokenize import Decode, TextStream, continuation_text
 
 
 @dataclass(slots=True)
 class Row:
     """One continuation in the making. `prompt` and `sample` say whose; they are its key of randomness and stay with the
-    slot when a row is forked into it."""
+    slot when a row is forked into it. `fresh`: the tokens that became text this round."""
 
     prompt: int
     sample: int
@@ -25,6 +25,7 @@ class Row:
     finish: FinishReason | None = None
     first_call: int = 0
     started: float = 0.0
+    fresh: list[int] = field(default_factory=list)
 
     @property
     def key(self) -> tuple[int, int]:
@@ -33,13 +34,13 @@ class Row:
     def take_from(self, other: Row) -> Row:
         """This slot continuing the history of another row (a fork)."""
         return Row(
-            self.prompt, self.sample, other.stream, list(other.tokens), list(other.logprobs), list(other.steps),
-            other.log_weight, other.finish, other.first_call, other.started,
+            self.prompt, self.sample, other.stream and other.stream.fork(), list(other.tokens), list(other.logprobs),
+            list(other.steps), other.log_weight, other.finish, other.first_call, other.started,
         )  # fmt: skip
 
     def accept(self, tokens: list[int], request: Request, room: int) -> list[int]:
-        """Takes emitted tokens until one of them ends the row; `room` is how many may still come. Returns those taken."""
-        ends = set(request.stop_ids) | (set() if request.ignore_eos else set(request.eos_ids))
+        """Takes offered tokens until one of them ends the row; `room` is how many may still come. Returns those taken."""
+        ends = request.ends
         most = room if request.budget.tokens is None else min(room, request.budget.tokens - len(self.tokens))
         taken: list[int] = []
         for token in tokens[:most]:
@@ -48,13 +49,22 @@ class Row:
             if enough and token in ends:
                 self.finish = "stop"
                 break
-            if self.stream is not None and self.stream.push(token) and enough:
+            if self.stream is not None and self.stream.push(token, enough):
                 self.finish = "stop"
                 break
         self.tokens += taken
+        self.fresh = taken
         if self.finish is None and len(taken) == most:
             self.finish = "length" if most == room else "budget"
         return taken
+
+    def spell(self, decode: Decode, request: Request) -> str:
+        """The text of an ended row: what its tokens spell, without the id that ended it, cut before a stop string."""
+        if self.stream is not None:
+            self.stream.close()
+            return self.stream.text
+        ended_by_id = self.finish == "stop" and self.tokens[-1] in request.ends
+        return continuation_text(decode, request.prompts[self.prompt], self.tokens[:-1] if ended_by_id else self.tokens)
 
     def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
         return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)

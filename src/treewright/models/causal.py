@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import inspect
 import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from transformers import PreTrainedModel
 
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
+from treewright.models.attention import tree_attention
 from treewright.models.compiled import CompiledStep
 from treewright.models.masks import Masks
 from treewright.models.memory import Layout, Memory, Probe
@@ -34,6 +34,9 @@ class CausalModel:
         self.model = model.eval()
         self.config = model.config.get_text_config()
         self.device, self.dtype = model.device, model.dtype
+        if self.dtype == torch.float64 and model._can_set_experts_implementation():
+            # The default kernel for mixtures of experts takes no float64; the loop over experts does.
+            model.set_experts_implementation("eager")
         self._options = set(inspect.signature(model.forward).parameters)
         self.windows: dict[str, int | None] = {}
         self.layout: Layout | None = self._probe() if self._may_hold_trees() else None
@@ -75,19 +78,6 @@ class CausalModel:
             return probe.layout()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    @contextmanager
-    def _masked_attention(self) -> Iterator[None]:
-        """Attention implementations that ignore 4-D masks are set aside for the length of a forward."""
-        chosen = self.config._attn_implementation
-        if chosen in ("sdpa", "eager"):
-            yield
-            return
-        self.config._attn_implementation = "sdpa"
-        try:
-            yield
-        finally:
-            self.config._attn_implementation = chosen
-
     @torch.no_grad()
     def forward(
         self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any, keep: int = 0, hidden: bool = False
@@ -96,7 +86,7 @@ class CausalModel:
         extra: dict[str, Any] = {"logits_to_keep": keep} if keep and "logits_to_keep" in self._options else {}
         if hidden:
             extra["output_hidden_states"] = True
-        with self._masked_attention():
+        with tree_attention(self.config):
             output = self.model(
                 input_ids=torch.from_numpy(ids).to(self.device), position_ids=torch.from_numpy(positions).to(self.device),
                 attention_mask=masks, past_key_values=cache, use_cache=True, **extra,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from treewright.core.answers import Answers
+from treewright.core.answers import Answers, top_ids
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
@@ -47,11 +47,14 @@ class CausalSession:
         self._masks = TreeMasks(model.windows, self._scratch, model.dtype, model.device)
         self.seen = np.zeros(0, np.int64)
         self._shift = np.zeros(0, np.int64)
+        self._prompt_end = np.zeros(0, np.int64)
         self._pending = np.zeros(0, np.int64)
         self._lead = 0
         self._scored = 0
         self._answers: Answers | None = None
-        self._last: tuple[torch.Tensor, list[int]] | None = None
+        self._last: tuple[Answers, list[int]] | None = None
+        self._states: list[torch.Tensor] = []
+        self._block_states: torch.Tensor | None = None
         self._slot_position = np.zeros((0, self._scratch), np.int64)
         self.prompt_top: np.ndarray | None = None
 
@@ -65,8 +68,11 @@ class CausalSession:
         before = len(self.seen)
         lengths = np.array([len(prompt) for prompt in prompts])
         base = text.prompt[before:]
+        if self._last is not None:
+            self._last = self._roots(added=len(prompts)), [0] * text.rows
         self._shift = np.concatenate([self._shift, lengths - base])
         self.seen = np.concatenate([self.seen, base - 1])
+        self._prompt_end = np.concatenate([self._prompt_end, [prompt[-1] for prompt in prompts]])
         self._slot_position = np.zeros((len(self.seen), self._scratch), np.int64)
         self._reserve(before + len(prompts), self._opening.length + int(self._shift.max()))
         block = np.zeros((len(prompts), int(lengths.max())), np.int64)
@@ -84,27 +90,37 @@ class CausalSession:
 
     def _read_prompts(self, rows: range, block: np.ndarray, lengths: np.ndarray) -> None:
         """Prefill of all but the last prompt token, right-padded: what follows a row's end is masked until overwritten."""
-        top_count, tops = self._opening.prompt_top, []
+        top_count, tops, states = self._opening.prompt_top, [], []
         for start in range(0, block.shape[1] - 1, CHUNK):
             chunk = block[:, start : min(start + CHUNK, block.shape[1] - 1)]
-            logits = self._read_chunk(rows, chunk, start, keep=0 if top_count else 1)
+            logits, hidden = self._read_chunk(rows, chunk, start, keep=0 if top_count else 1)
+            states.append(hidden)
             if top_count:
-                tops.append(logits.topk(top_count, dim=-1).indices.cpu().numpy())
+                tops.append(top_ids(logits, top_count))
+        if self._opening.hidden:
+            read = torch.cat(states, dim=1) if states else self._no_states(len(rows))  # type: ignore[arg-type]
+            self._states += [read[row, : size - 1] for row, size in enumerate(lengths.tolist())]
         if top_count:
             none = np.full((len(rows), 1, top_count), ABSENT)
             top = np.concatenate([*tops, none], axis=1)
             top[np.arange(top.shape[1])[None] >= (lengths - 1)[:, None]] = ABSENT
             self.prompt_top = top
 
-    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> torch.Tensor:
+    def _no_states(self, rows: int) -> torch.Tensor:
+        return torch.zeros(rows, 0, self._model.config.hidden_size, dtype=self._model.dtype, device=self._model.device)
+
+    def _read_chunk(
+        self, rows: range, chunk: np.ndarray, start: int, keep: int
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Reads tokens straight into the text slots of `rows`, after `start` tokens that are there."""
         first, count = self._scratch + start, chunk.shape[1]
         window = self._memory.window(rows, range(first, first + count), range(self._scratch, first + count))  # type: ignore[union-attr]
         positions = np.broadcast_to(np.arange(start, start + count), chunk.shape).copy()
         begin = self._model.timed()
-        logits, _ = self._model.forward(chunk.copy(), positions, self._masks.causal(start, count), window, keep)
+        masks = self._masks.causal(start, count)
+        logits, hidden = self._model.forward(chunk.copy(), positions, masks, window, keep, self._opening.hidden)
         self._record("prefill", len(rows), count, self._model.timed() - begin)
-        return logits
+        return logits, hidden
 
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
@@ -126,39 +142,38 @@ class CausalSession:
         claims = forest.columns - 1
         block = np.zeros((forest.rows, lead + claims), np.int64)
         for row, count in enumerate(self._pending.tolist()):
-            end = int(self._text.length[row])
-            block[row, lead - count : lead] = self._text.token[row, end - count : end]
+            block[row, lead - count : lead] = self._unseen(row, count)
         block[:, lead:] = np.maximum(forest.token[:, 1:], 0)
-        root = self._root_logits() if (self._pending == 0).any() else None
+        root = self._roots() if (self._pending == 0).any() else None
         if lead + claims == 0:
-            logits, hidden = root.unsqueeze(1), None  # type: ignore[union-attr]
+            self._answers = root
         else:
-            logits, hidden = self._forward(forest, block, 0, first=True)
-        self._answers = self._assemble(logits, hidden, root, forest)
+            logits, self._block_states = self._forward(forest, block, 0, first=True)
+            self._answers = self._assemble(Answers(logits, self._block_states), root, forest.columns)
         self._scored = forest.columns
-        return self._answers
+        return self._answers  # type: ignore[return-value]
 
-    def _assemble(
-        self, logits: torch.Tensor, hidden: torch.Tensor | None, root: torch.Tensor | None, forest: Forest
-    ) -> Answers:
+    def _assemble(self, block: Answers, root: Answers | None, columns: int) -> Answers:
         """Answers by column: the block's outputs from the frontier on, the kept root where nothing was pending."""
-        lead = self._lead
-        if lead == 0 and root is not None and forest.columns > 1:
-            logits = torch.cat([root.unsqueeze(1), logits[:, : forest.columns - 1]], dim=1)
-            if hidden is not None:
-                hidden = torch.cat([torch.zeros_like(hidden[:, :1]), hidden[:, : forest.columns - 1]], dim=1)
-        elif lead > 0:
-            logits = logits[:, lead - 1 : lead - 1 + forest.columns]
-            hidden = None if hidden is None else hidden[:, lead - 1 : lead - 1 + forest.columns]
-            if root is not None:
-                idle = torch.from_numpy(self._pending == 0).to(logits.device)
-                logits[idle, 0] = root[idle]
-        return Answers(logits, hidden)
+        lead, idle = self._lead, torch.from_numpy(self._pending == 0).to(block.logits.device)
+
+        def place(outputs: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
+            if lead == 0 and kept is not None:
+                return torch.cat([kept, outputs[:, : columns - 1]], dim=1)
+            outputs = outputs[:, lead - 1 : lead - 1 + columns]
+            if kept is not None:
+                outputs[idle, 0] = kept[idle, 0]
+            return outputs
+
+        hidden = None if block.hidden is None else place(block.hidden.clone(), root and root.hidden)
+        return Answers(place(block.logits, root and root.logits), hidden)
 
     def _next_block(self, forest: Forest) -> None:
         """Claims added since the last call, after those that are live."""
         block = np.maximum(forest.token[:, self._scored :], 0)
         logits, hidden = self._forward(forest, block, self._lead - 1 + self._scored, first=False)
+        if hidden is not None:
+            self._block_states = hidden if self._block_states is None else torch.cat([self._block_states, hidden], dim=1)
         known = self._answers
         added = forest.columns - self._scored
         hidden = None if hidden is None else torch.cat([known.hidden, hidden[:, :added]], dim=1)  # type: ignore[union-attr, list-item]
@@ -222,14 +237,22 @@ class CausalSession:
             seen[:, :lead, :lead] = (order & pending[:, None]) | np.eye(lead, dtype=bool)
         return seen
 
+    def _unseen(self, row: int, count: int) -> np.ndarray:
+        """The first `count` pending tokens of a row. The last token of the own prompt may be another than the text's."""
+        begin = int(self.seen[row])
+        tokens = self._text.token[row, begin : begin + count].copy()
+        if count and begin == self._text.prompt[row] - 1:
+            tokens[0] = self._prompt_end[row]
+        return tokens
+
     def _swallow(self) -> None:
         """Reads pending tokens but for the last like a prompt, row by row, when they do not fit into the scratch slots."""
         for row in range(len(self.seen)):
             count, start = int(self._pending[row]) - 1, int(self._stored[row])
             if count > 0:
-                begin = int(self.seen[row])
-                chunk = self._text.token[row : row + 1, begin : begin + count]
-                self._read_chunk(range(row, row + 1), chunk, start, keep=1)
+                _, hidden = self._read_chunk(range(row, row + 1), self._unseen(row, count)[None], start, keep=1)
+                if hidden is not None:
+                    self._states[row] = torch.cat([self._states[row], hidden[0]])
                 self.seen[row] += count
         self._pending = self._text.length - self.seen
 
@@ -246,28 +269,45 @@ class CausalSession:
             targets += range(self._scratch + stored[row], self._scratch + stored[row] + len(slots))
             self.seen[row] += len(slots)
             last.append(kept[-1] if kept else 0)
+            if self._block_states is not None:
+                self._states[row] = torch.cat([self._states[row], self._block_states[row, slots]])
         if rows:
             self._memory.move(rows, sources, targets)  # type: ignore[union-attr]
-        self._last = (self._answers.logits, last)  # type: ignore[union-attr]
-        self._scored, self._answers = 0, None
+        self._last = (self._answers, last)  # type: ignore[assignment]
+        self._scored, self._answers, self._block_states = 0, None, None
 
-    def _root_logits(self) -> torch.Tensor:
-        """Logits after the last token in memory, [R, V], kept from the round that committed it."""
-        logits, columns = self._last  # type: ignore[misc]
-        return logits[torch.arange(len(columns)), torch.tensor(columns)]
+    def _roots(self, added: int = 0) -> Answers:
+        """Answers after the last token in memory, [R + added, 1], kept from the round that committed it; the added rows
+        have no token in memory that was asked for yet."""
+        answers, columns = self._last  # type: ignore[misc]
+        index = torch.arange(len(columns)), torch.tensor(columns)
+
+        def gather(outputs: torch.Tensor) -> torch.Tensor:
+            return torch.nn.functional.pad(outputs[index], (0, 0, 0, added)).unsqueeze(1)
+
+        return Answers(gather(answers.logits), None if answers.hidden is None else gather(answers.hidden))
+
+    def states(self, row: int) -> torch.Tensor:
+        stored, lead = self._states[row], self._lead
+        if self._block_states is None:
+            return stored
+        return torch.cat([stored, self._block_states[row, lead - int(self._pending[row]) : lead]])
 
     def select(self, rows: Sequence[int]) -> None:
-        rows = list(rows)
+        rows, live = list(rows), self._scored > 0
         if self._last is not None and rows != list(range(len(self.seen))):
-            known = min(len(self._last[1]), len(self.seen))
-            if all(row < known for row in rows):
-                self._last = (self._root_logits()[rows].unsqueeze(1), [0] * len(rows))
-            else:
-                self._last = None
+            self._last = self._roots().select(rows), [0] * len(rows)
         self._reserve(len(rows), 1)
-        self._memory.select(rows, self._scratch + int(self._stored.max(initial=0)))  # type: ignore[union-attr]
-        self.seen, self._shift = self.seen[rows], self._shift[rows]
-        self._slot_position = np.zeros((len(rows), self._scratch), np.int64)
+        used = range(0 if live else self._scratch, self._scratch + int(self._stored.max(initial=0)))
+        self._memory.select(rows, used)  # type: ignore[union-attr]
+        self.seen, self._shift, self._prompt_end = self.seen[rows], self._shift[rows], self._prompt_end[rows]
+        self._states = [self._states[row] for row in rows] if self._states else []
+        if not live:
+            self._slot_position = np.zeros((len(rows), self._scratch), np.int64)
+            return
+        self._pending, self._slot_position = self._pending[rows], self._slot_position[rows]
+        self._answers = self._answers.select(rows)  # type: ignore[union-attr]
+        self._block_states = None if self._block_states is None else self._block_states[rows]
 
     def cache_bytes(self) -> int:
         return 0 if self._memory is None else self._memory.bytes()

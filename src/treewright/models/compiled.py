@@ -1,18 +1,39 @@
-"""The verify step as one compiled graph with static shapes."""
+"""The verify step as one compiled graph with static shapes.
+
+What makes it fast on a CPU, each measured (docs/log.md): weights frozen into the graph and prepacked, projections of one
+input concatenated, matrix products chosen by trial among the library's and generated ones, a C++ wrapper instead of a
+Python one, and no guards: every shape has a code object of its own, so there is one graph to choose from.
+"""
 
 from __future__ import annotations
 
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from treewright.core.errors import ModelError
+from treewright.models.attention import tree_attention
 from treewright.models.masks import Masks
 from treewright.models.memory import Memory, Window
 
 COLUMNS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96)
 KEY_STEP = 512
+
+CPU_OPTIONS: dict[str, Any] = {
+    "freezing": True,
+    "cpp_wrapper": True,
+    "cpp.enable_concat_linear": True,
+    "max_autotune": True,
+    "max_autotune_gemm_backends": "CPP,ATEN",
+}
+CUDA_OPTIONS: dict[str, Any] = {"freezing": True, "triton.cudagraphs": True}
+
+Step = Callable[..., torch.Tensor]
 
 
 def bucket(columns: int) -> int:
@@ -20,42 +41,67 @@ def bucket(columns: int) -> int:
     return next((size for size in COLUMNS if size >= columns), -(-columns // 32) * 32)
 
 
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps the trials of matrix products from being printed, which no option of inductor's does."""
+    from torch._inductor import select_algorithm
+
+    printed, select_algorithm.PRINT_AUTOTUNE = select_algorithm.PRINT_AUTOTUNE, False
+    try:
+        yield
+    finally:
+        select_algorithm.PRINT_AUTOTUNE = printed
+
+
 class CompiledStep:
     """Compiles the model's own forward for each (rows, columns, keys) it meets; commit stays outside the graph.
 
-    Costs seconds for each new shape; on a CPU it needs a C++ compiler. Weights are frozen into the graph, so the model
-    must not be trained afterwards.
+    A new shape costs 10 to 30 seconds; on a CPU it needs a C++ compiler. Weights are frozen into the graphs, so the model
+    must not be trained afterwards. Raises ModelError where the model's forward cannot be compiled as one graph.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
-        self._steps: dict[tuple[Any, ...], Any] = {}
+        self._options = CUDA_OPTIONS if model.device.type == "cuda" else CPU_OPTIONS
+        self._steps: dict[tuple[int, ...], Step] = {}
 
-    def __call__(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, memory: Memory, span: int
-    ) -> torch.Tensor:
+    @torch.no_grad()
+    def __call__(self, ids: np.ndarray, positions: np.ndarray, masks: Masks, memory: Memory, span: int) -> torch.Tensor:
         """Logits [R, B, V] of a block that is written at slot 0 and attends to the first `span` slots."""
         keys, values, layers = memory.planes()
-        rows, columns = ids.shape
-        key = (rows, columns, span, memory.rows, memory.slots, isinstance(masks, dict))
-        if key not in self._steps:
-            self._steps[key] = self._compile(layers, span)
         device = self._model.device
-        # One code object is compiled for every shape there is, so dynamo's limit of 8 recompilations does not apply.
-        with torch.no_grad(), torch._dynamo.config.patch(recompile_limit=1024):
-            return self._steps[key](
-                torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device), masks, keys, values
-            )
+        inputs = torch.from_numpy(ids).to(device), torch.from_numpy(positions).to(device), masks, keys, values
+        key = (*ids.shape, span, memory.rows, memory.slots)
+        known = self._steps.get(key)
+        if known is None:
+            return self._first(key, layers, inputs)
+        with torch.compiler.set_stance(skip_guard_eval_unsafe=True):
+            return known(*inputs)
 
-    def _compile(self, layers: list[int], span: int) -> Any:
-        model = self._model
+    def _first(self, key: tuple[int, ...], layers: list[int], inputs: tuple[Any, ...]) -> torch.Tensor:
+        step = torch.compile(self._own_code(key, layers), fullgraph=True, dynamic=False)
+        try:
+            with torch._inductor.config.patch(self._options), tree_attention(self._model.config.get_text_config()), _quiet():
+                logits = step(*inputs)
+        except (RuntimeError, OSError) as error:
+            reason = str(error).strip().splitlines()[0]
+            raise ModelError(
+                f"model {type(self._model).__name__} cannot be compiled for {key[0]} rows of {key[1]} columns ({reason}); "
+                "load it without compile, and on a CPU check that a C++ compiler is installed"
+            ) from error
+        self._steps[key] = step
+        return logits
+
+    def _own_code(self, key: tuple[int, ...], layers: list[int]) -> Step:
+        """The step as a function with a code object of its own: dynamo keeps graphs by code object."""
+        model, span = self._model, key[2]
 
         def step(
             ids: torch.Tensor, positions: torch.Tensor, masks: Masks, keys: list[torch.Tensor], values: list[torch.Tensor]
         ) -> torch.Tensor:
             rows, columns = ids.shape
             write, read = {}, {}
-            for layer, key, value in zip(layers, keys, values):  # noqa: B905 (strict breaks the graph)
+            for layer, key, value in zip(layers, keys, values):  # noqa: B905 (strict= is not traced)
                 write[layer] = (key[:rows, :, :columns], value[:rows, :, :columns])
                 read[layer] = (key[:rows, :, :span], value[:rows, :, :span])
             window = Window(write, read)
@@ -64,7 +110,6 @@ class CompiledStep:
             )
             return output.logits
 
-        options: dict[str, Any] = {"freezing": True}
-        if model.device.type == "cuda":
-            options["triton.cudagraphs"] = True
-        return torch.compile(step, fullgraph=True, dynamic=False, options=options)
+        name = "step_" + "_".join(map(str, key))
+        code = step.__code__.replace(co_name=name)
+        return types.FunctionType(code, step.__globals__, name, step.__defaults__, step.__closure__)

@@ -12,6 +12,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, P
 from treewright.core.errors import ModelError, choices
 from treewright.core.session import Model
 from treewright.models.causal import CausalModel
+from treewright.models.random_weights import PREFIX, random_llama
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64, "float16": torch.float16}
@@ -52,13 +53,16 @@ def load(
 ) -> Loaded:
     """Loads a model.
 
-    model: a bundled name, a transformers id or folder, a transformers model in memory, or any object with the model
-    protocol (an exact table, say). tokenizer: a name or an object; by default the model's own when it is loaded by name,
-    none for an object. dtype: "float32", "bfloat16", "float64"; by default the checkpoint's own. compile: score through a
-    compiled static step (seconds for each new shape, then faster). Raises ModelError.
+    model: a bundled name, a transformers id or folder, "random:0.1b" or "random:0.9b" (random weights of that size, for
+    timings), a transformers model in memory, or any object with the model protocol (an exact table, say). tokenizer: a
+    name or an object; by default the model's own when it is loaded by name, none for an object or random weights.
+    dtype: "float32", "bfloat16", "float64"; by default the checkpoint's own. compile: score through a compiled static
+    step (seconds for each new shape, then faster). Raises ModelError.
     """
     wanted = _dtype(dtype)
-    if isinstance(model, (str, Path)):
+    if isinstance(model, str) and model.startswith(PREFIX):
+        network, name = random_llama(model.removeprefix(PREFIX), wanted).eval(), model
+    elif isinstance(model, (str, Path)):
         network, name, source = *_read(str(model), wanted), _source(str(model))
         tokenizer = source if tokenizer is None else tokenizer
     elif isinstance(model, PreTrainedModel):

@@ -115,16 +115,16 @@ class Memory:
         for group in self._groups.values():
             group[:, index[0], :, index[2]] = group[:, index[0], :, index[1]]
 
-    def select(self, rows: Sequence[int], used: int) -> None:
-        """Row i becomes a copy of row rows[i], as far as slot `used`; rows that stay are not touched."""
+    def select(self, rows: Sequence[int], used: range) -> None:
+        """Row i becomes a copy of row rows[i] in the slots `used`; rows that stay are not touched."""
         moved = [(target, source) for target, source in enumerate(rows) if target != source]
         if not moved:
             return
         targets = torch.tensor([target for target, _ in moved], device=self.layout.device)
         sources = torch.tensor([source for _, source in moved], device=self.layout.device)
         for group in self._groups.values():
-            text = group[:, :, :, self.scratch : used]
-            text[:, targets] = text[:, sources]
+            slots = group[:, :, :, used.start : used.stop]
+            slots[:, targets] = slots[:, sources]
 
     def grown(self, rows: int, slots: int) -> Memory:
         """A larger memory with the same content."""

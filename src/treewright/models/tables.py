@@ -71,7 +71,7 @@ class AnyOrderTable:
 
     def __init__(self, vocabulary: int, seed: int, sharpness: float = 1.5) -> None:
         self.vocabulary, self.seed, self.sharpness, self.mask = vocabulary, seed, sharpness, vocabulary
-        self.capabilities = Capabilities(vocabulary=vocabulary, order="any")
+        self.capabilities = Capabilities(vocabulary=vocabulary, order="any", mask=vocabulary)
 
     def field(self, canvas: np.ndarray) -> np.ndarray:
         """Probabilities for every slot of a canvas [T], [T, V] float64."""
@@ -85,26 +85,45 @@ class AnyOrderTable:
 
 
 class AnyOrderTableSession:
-    """Answers under each claim's own canvas: the text with the slots of the claim and its ancestors filled."""
+    """Answers under each claim's own canvas: the text with the slots of the claim and its ancestors filled. The field of
+    the last canvas that became text is kept, so it costs no second call."""
 
     def __init__(self, table: AnyOrderTable, text: Text, record: Recorder) -> None:
         self._table, self._text, self._record = table, text, record
+        self._known: list[tuple[np.ndarray, np.ndarray] | None] = []
+        self._live: list[list[tuple[np.ndarray, np.ndarray]]] = []
         self.seen = np.zeros(0, np.int64)
         self.prompt_top: np.ndarray | None = None
 
     def admit(self, text: Text, prompts: Sequence[Sequence[int]]) -> None:
-        self._text, self.seen = text, text.length
+        self._text, self.seen = text, text.length.copy()
+        self._known += [None] * len(prompts)
 
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
 
     def score(self, forest: Forest) -> Answers:
-        self._record("score", forest.rows, forest.columns, 0.0)
-        fields = np.stack([
-            np.stack([self._table.field(self._canvas(forest, row, column)) for column in range(forest.columns)])
-            for row in range(forest.rows)
-        ])  # fmt: skip
+        self._live = self._live or [[] for _ in range(forest.rows)]
+        computed = [self._extend(forest, row) for row in range(forest.rows)]
+        if any(computed):
+            self._record("score", forest.rows, max(computed), 0.0)
+        fields = np.zeros((forest.rows, forest.columns, self._text.token.shape[1], self._table.vocabulary))
+        for row, live in enumerate(self._live):
+            for column, (canvas, field) in enumerate(live):
+                fields[row, column, : len(canvas)] = field
         return Answers(torch.zeros(forest.rows, forest.columns, 0), field=fields)
+
+    def _extend(self, forest: Forest, row: int) -> int:
+        """Answers the columns of a row that are not live yet; how many of them had to be computed."""
+        live, known, computed = self._live[row], self._known[row], 0
+        for column in range(len(live), forest.columns):
+            canvas = self._canvas(forest, row, column)
+            if column == 0 and known is not None and np.array_equal(known[0], canvas):
+                live.append(known)
+            else:
+                live.append((canvas, self._table.field(canvas)))
+                computed += 1
+        return computed
 
     def _canvas(self, forest: Forest, row: int, column: int) -> np.ndarray:
         canvas = self._text.of(row).copy()
@@ -113,11 +132,17 @@ class AnyOrderTableSession:
                 canvas[forest.slot[row, step]] = forest.token[row, step]
         return canvas
 
+    def states(self, row: int) -> torch.Tensor:
+        raise ValueError("an any-order table has no hidden states; its capabilities say so")
+
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
-        self.seen = self._text.length
+        if self._live:
+            self._known = [live[path[-1] if path else 0] for live, path in zip(self._live, paths, strict=True)]
+        self._live, self.seen = [], self._text.length.copy()
 
     def select(self, rows: Sequence[int]) -> None:
-        self.seen = self.seen[list(rows)]
+        self.seen, self._known = self.seen[list(rows)], [self._known[row] for row in rows]
+        self._live = [list(self._live[row]) for row in rows] if self._live else []
 
     def cache_bytes(self) -> int:
         return 0

@@ -1,0 +1,201 @@
+"""What is raced: our methods, and transformers' own generation on the same model object."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from treewright import api
+from treewright.api import Loaded
+from treewright.core.card import Card
+from treewright.core.errors import InputError, UnknownOption, choices
+from treewright.core.recipe import Recipe
+from treewright.core.registry import methods
+from treewright.interop.peers import PEERS, PeerSettings
+
+TRANSFORMERS = "transformers"
+"""The peer that all ratios are taken to: greedy at temperature 0, else sampling. The other peers take one prompt only."""
+ASSISTED = "transformers:assisted"
+PLAIN = "plain"
+NODES = "nodes"
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """How every contestant decodes in one part of a run."""
+
+    temperature: float
+    rows: int
+    max_new_tokens: int
+    seed: int
+    ignore_eos: bool
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What one contestant did with one unit (a prompt, or a batch of them).
+
+    tokens: the new tokens of each row. seconds: wall time of the whole call. model_calls: target forwards; for our methods
+    those after the prompts were read, for transformers all. draft_calls: forwards of other models (None: not known).
+    row_rounds: rounds summed over the rows. outside_seconds: time in the loop, outside every forward (None for peers).
+    """
+
+    tokens: list[list[int]]
+    seconds: float
+    model_calls: int
+    draft_calls: int | None
+    row_rounds: int
+    outside_seconds: float | None
+
+    @property
+    def new_tokens(self) -> int:
+        return sum(map(len, self.tokens))
+
+
+class Contestant(Protocol):
+    """Decodes units. `options` and `method` go into the records; `peer` tells transformers from ours; `lossless`: its card
+    claims plain decoding's law."""
+
+    name: str
+    method: str
+    options: dict[str, Any]
+    peer: bool
+    lossless: bool
+
+    def supports(self, rows: int) -> bool: ...
+
+    def forget(self) -> None:
+        """Drops everything learned from earlier units."""
+
+    def run(self, prompts: Sequence[Sequence[int]], setting: Setting, seed: int) -> Outcome: ...
+
+
+@dataclass(slots=True)
+class Ours:
+    """A method of this library. What it learns is its own and lasts until `forget`."""
+
+    name: str
+    method: str
+    options: dict[str, Any]
+    loaded: Loaded
+    models: dict[str, Loaded] = field(default_factory=dict)
+    lossless: bool = True
+    peer: bool = False
+
+    def supports(self, rows: int) -> bool:
+        return True
+
+    def forget(self) -> None:
+        self.loaded = dataclasses.replace(self.loaded, memories={})
+
+    def check(self) -> None:
+        """Raises what a first round would raise: a wrong option, a missing model, a capability the target lacks."""
+        api.build_parts(api.prepare(self.loaded, [[0]], self.method, self.options, self.models, {}).recipe)
+
+    def run(self, prompts: Sequence[Sequence[int]], setting: Setting, seed: int) -> Outcome:
+        begin = time.perf_counter()
+        results = api.generate(
+            self.loaded, [list(prompt) for prompt in prompts], self.method, self.options, self.models,
+            max_new_tokens=setting.max_new_tokens, temperature=setting.temperature, seed=seed,
+            ignore_eos=setting.ignore_eos, batch_rows=len(prompts),
+        )  # fmt: skip
+        seconds = time.perf_counter() - begin
+        # All rows enter together, so the trace of the row that ends last holds every call.
+        last = max((result.trace for result in results), key=lambda trace: len(trace.calls))
+        drafts = sum(call.model != "target" and call.kind == "score" for call in last.calls)
+        rounds = sum(len(result.trace.steps) for result in results)
+        outside = last.seconds - last.seconds_in_model
+        return Outcome([result.tokens for result in results], seconds, last.model_calls, drafts, rounds, outside)
+
+
+@dataclass(slots=True)
+class Peer:
+    """transformers' `generate` on the same model; its prompt lookup and assisted decoding take one row only."""
+
+    name: str
+    loaded: Loaded
+    draft: Loaded | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+    lossless: bool = True
+    peer: bool = True
+
+    @property
+    def method(self) -> str:
+        return self.name
+
+    def supports(self, rows: int) -> bool:
+        return rows == 1 or self.name == TRANSFORMERS
+
+    def forget(self) -> None:
+        """Nothing to drop: it learns nothing."""
+
+    def run(self, prompts: Sequence[Sequence[int]], setting: Setting, seed: int) -> Outcome:
+        settings = PeerSettings(setting.max_new_tokens, setting.temperature, seed, setting.ignore_eos, self.draft)
+        result = PEERS[self.name](self.loaded, prompts, settings)
+        rounds = result.model_calls * len(prompts)
+        return Outcome(result.tokens, result.seconds, result.model_calls, None, rounds, None)
+
+
+def peer_contestants(names: Sequence[str], loaded: Loaded, models: Mapping[str, Loaded]) -> list[Contestant]:
+    """The peers called `names`; "all" stands for those that can run, "none" for no peer. Raises InputError."""
+    if tuple(names) == ("none",):
+        return []
+    wanted = list(names)
+    if tuple(names) == ("all",):
+        wanted = [name for name in PEERS if name != ASSISTED or "draft" in models]
+    for name in wanted:
+        if name not in PEERS:
+            raise InputError(f"unknown peer '{name}'; {choices(name, [*PEERS, 'all', 'none'])}")
+        if name == ASSISTED and "draft" not in models:
+            raise InputError(f"peer '{name}' needs a draft model; give --with draft=MODEL")
+    return [Peer(name, loaded, models.get("draft") if name == ASSISTED else None) for name in wanted]
+
+
+def our_contestants(
+    names: Sequence[str], settings: Sequence[tuple[str, Any]], nodes: int | None, loaded: Loaded, models: Mapping[str, Loaded]
+) -> list[Contestant]:
+    """Our methods, plain first. A name may carry options of its own, "token_recycling:nodes=15"; "all" stands for every
+    lossless method whose models are at hand. `settings`: [METHOD.]OPTION and value, for the methods that have the option.
+    `nodes` sets the tree size of methods that have one and were not given it. Raises what the api raises."""
+    if tuple(names) == ("all",):
+        names = [card.name for card in methods() if card.lossless and set(card.models) <= set(models)]
+    chosen = [_read(name) for name in names if name != PLAIN]
+    unused = [key for key, _ in settings]
+    built: list[Contestant] = []
+    for name, method, own in [(PLAIN, PLAIN, {}), *chosen]:
+        cards = Recipe.of(method).cards()
+        options: dict[str, Any] = {}
+        for key, value in settings:
+            if _takes(cards, key):
+                options[key] = value
+                unused = [other for other in unused if other != key]
+        options |= own
+        if nodes is not None and _takes(cards, NODES) and not any(key.split(".")[-1] == NODES for key in options):
+            options[NODES] = nodes
+        roles = {role: models[role] for card in cards for role in card.models if role in models}
+        contestant = Ours(name, method, options, loaded, roles, all(card.lossless for card in cards))
+        contestant.check()
+        if any(name == other.name for other in built):
+            raise InputError(f"method '{name}' stands twice in --methods; name it once, or give it other options")
+        built.append(contestant)
+    if unused:
+        raise UnknownOption(f"no method in this run has the option '{unused[0]}'; methods: {', '.join(c.name for c in built)}")
+    return built
+
+
+def _read(name: str) -> tuple[str, str, dict[str, Any]]:
+    """Reads METHOD:OPTION=VALUE:... as (name, METHOD, options)."""
+    method, *assigned = name.split(":")
+    pairs = [pair.partition("=") for pair in assigned]
+    wrong = next((key for key, equals, _ in pairs if not equals), None)
+    if wrong is not None:
+        raise InputError(f"'{name}': '{wrong}' is not OPTION=VALUE; write METHOD or METHOD:OPTION=VALUE")
+    return name, method, {key: value for key, _, value in pairs}
+
+
+def _takes(cards: Sequence[Card], key: str) -> bool:
+    owner, _, option = key.rpartition(".")
+    return any(owner in ("", card.name) and any(known.name == option for known in card.options) for card in cards)

@@ -1,0 +1,27 @@
+"""`treewright bench TASK ...`: a task is a module with `run(argv) -> int`."""
+
+from __future__ import annotations
+
+import importlib
+
+from treewright.core.errors import InputError, choices
+
+TASKS = {
+    "speed": "our methods, plain decoding and transformers on the same prompts in one run",
+    "verify-cost": "what a round over 1 to 96 claims costs, and which tree size pays",
+}
+
+
+def run(task: str, argv: list[str]) -> int:
+    """Runs one task with its own options (`--help` lists them) and returns the exit code.
+
+    A Markdown table goes to standard output, progress to standard error, and with `--json FILE` one JSON record a line to
+    FILE. Raises InputError for an unknown task or a wrong option, and what loading a model raises.
+    """
+    if task not in TASKS:
+        raise InputError(f"unknown bench task '{task}'; {choices(task, TASKS)}")
+    module = importlib.import_module(f"treewright.bench.{task.replace('-', '_')}")
+    try:
+        return module.run(argv)
+    except SystemExit as ended:  # argparse ends the process after --help
+        return int(ended.code or 0)

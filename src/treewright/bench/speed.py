@@ -1,0 +1,189 @@
+"""`bench speed`: our methods, our plain decoding and transformers, in one run over the same prompts.
+
+Counts that do not depend on the machine stand first: model calls per token and tokens per call. Ratios are of tokens per
+second, with bootstrap intervals over the units. Whether greedy tokens are those of plain decoding is printed beside them.
+Figures over units all of whose texts repeat less than 0.3 of their 4-grams stand in rows of their own, because a text that
+loops flatters every n-gram drafter; which units these are is decided by the text of our plain decoding.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import functools
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from treewright.api import generate, load
+from treewright.bench.arguments import Parser, add_common, assignment, listed, parse, positive, temperature, token_ids
+from treewright.bench.contestants import PLAIN, Contestant, Setting, our_contestants, peer_contestants
+from treewright.bench.equality import Referee
+from treewright.bench.machine import machine, model_record, versions
+from treewright.bench.nodes import NodeChoice, measure_nodes
+from treewright.bench.prompt_sets import default_domains, read_prompts
+from treewright.bench.prompts import Prompt, prompt_hash
+from treewright.bench.race import make_units, race
+from treewright.bench.report import Write, record_writer
+from treewright.bench.speed_report import Field, records, report
+from treewright.bench.statistics import repetition
+from treewright.core.errors import ContextError, InputError
+
+QUICK = {"prompts": 2, "max_new_tokens": 32, "repeats": 1, "temperatures": (0.0,), "batches": (1,)}
+FULL = {"prompts": 8, "max_new_tokens": 128, "repeats": 3, "temperatures": (0.0, 1.0), "batches": (1, 8)}
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The options of a run. Raises InputError."""
+    parser = Parser("speed", "Speed of decoding methods beside plain decoding and transformers, on the same prompts.")
+    add_common(parser)
+    parser.add_argument("--model", default="default")
+    parser.add_argument(
+        "--with",
+        dest="roles",
+        action="append",
+        type=assignment,
+        default=[],
+        metavar="ROLE=MODEL",
+        help="a model for a role; draft=NAME also makes transformers' assisted decoding run",
+    )
+    parser.add_argument("--dtype", default=None)
+    parser.add_argument("--compile", action="store_true", help="compile our verify step (transformers stays as it is)")
+    parser.add_argument("--methods", type=listed(str), default=("all",), metavar="M,M:OPTION=VALUE,...")
+    parser.add_argument("--set", dest="settings", action="append", type=assignment, default=[], metavar="[METHOD.]OPTION=VALUE")
+    parser.add_argument(
+        "--nodes",
+        type=_nodes,
+        default=None,
+        metavar="auto|N",
+        help="tree size where a method has the option 'nodes'; auto measures costs and acceptance first",
+    )
+    parser.add_argument(
+        "--peers",
+        type=listed(str),
+        default=("all",),
+        help="transformers, transformers:prompt_lookup, transformers:assisted, all or none",
+    )
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=None,
+        metavar="DIR",
+        help="folder with tinystories_sample, humaneval, spider_dev and spec_bench; the built-in prompts if left out",
+    )
+    parser.add_argument("--domains", type=listed(str), default=None)
+    parser.add_argument("--prompts", type=positive, default=None, metavar="N", help=f"prompts of each domain ({FULL['prompts']})")
+    parser.add_argument("--hash", default=None, help="refuse to run if the prompt set has another hash")
+    parser.add_argument("--temperatures", type=listed(temperature), default=None, help="0,1 if left out")
+    parser.add_argument("--batches", type=listed(positive), default=None, help="1,8 if left out")
+    parser.add_argument("--max-new-tokens", type=positive, default=None, help=f"{FULL['max_new_tokens']} if left out")
+    parser.add_argument(
+        "--stop-at-eos",
+        action="store_true",
+        help="let texts end by themselves; by default all rows are of the same length, so that no row of a batch idles",
+    )
+    parser.add_argument("--repeats", type=positive, default=None, help=f"{FULL['repeats']} if left out; seconds are medians")  # fmt: skip
+    args = parse(parser, argv)
+    for name, value in (QUICK if args.quick else FULL).items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+    if max(args.batches) > args.prompts:
+        raise InputError(f"--batches {max(args.batches)} needs as many prompts in each domain, but --prompts is {args.prompts}")
+    return args
+
+
+def _nodes(text: str) -> int | str:
+    return text if text == "auto" else positive(text)
+
+
+def run(argv: list[str]) -> int:
+    """Measures and prints; returns 0, or 1 if a lossless method's greedy text leaves plain decoding's without excuse."""
+    args = arguments(argv)
+    prompts = read_prompts(args.data, args.domains or default_domains(args.data), args.prompts)
+    found = prompt_hash(prompts)
+    if args.hash not in (None, found):
+        raise InputError(f"the prompt set has hash {found}, not --hash {args.hash}; figures of different prompts do not compare")
+    bench = Bench(args, prompts)
+    with record_writer(args.json) as write:
+        equal = bench.run(write)
+    return 0 if equal else 1
+
+
+class Bench:
+    """One run: models loaded, options checked, references made; `run` measures."""
+
+    def __init__(self, args: argparse.Namespace, prompts: Sequence[Prompt]) -> None:
+        self._args, self._prompts = args, prompts
+        self._loaded = load(args.model, dtype=args.dtype, device=args.device, compile=args.compile)
+        dtype = str(self._loaded.model.dtype).removeprefix("torch.")
+        how = {"dtype": dtype, "device": args.device, "compile": args.compile}
+        self._models = {role: load(name, **how) for role, name in args.roles}
+        self._ids = [token_ids(self._loaded, prompt.text) for prompt in prompts]
+        self._check_context()
+        self._peers = peer_contestants(args.peers, self._loaded, self._models)
+        self._ours(None)
+        self._context = {
+            "task": "speed", "machine": machine(self._loaded.model.device), "versions": versions(),
+            **model_record(self._loaded, args.compile), "roles": {role: other.name for role, other in self._models.items()},
+            "prompt_set": {"hash": prompt_hash(prompts), "source": "data" if args.data else "built-in", "prompts": len(prompts)},
+            "max_new_tokens": args.max_new_tokens, "ignore_eos": not args.stop_at_eos, "seed": args.seed, "repeats": args.repeats,
+        }  # fmt: skip
+
+    def _check_context(self) -> None:
+        most = self._loaded.protocol.capabilities.max_length
+        for prompt, ids in zip(self._prompts, self._ids, strict=True):
+            if most is not None and len(ids) + self._args.max_new_tokens > most:
+                raise ContextError(
+                    f"prompt '{prompt.name}' has {len(ids)} tokens and --max-new-tokens is {self._args.max_new_tokens}, but "
+                    f"model '{self._loaded.name}' has {most} positions; lower --max-new-tokens or choose other --domains"
+                )
+
+    def _ours(self, nodes: int | None) -> list[Contestant]:
+        return our_contestants(self._args.methods, self._args.settings, nodes, self._loaded, self._models)
+
+    def _choice(self, rows: int) -> NodeChoice | None:
+        if self._args.nodes != "auto":
+            return None
+        self._tell(f"batch {rows}: measuring which tree size pays")
+        return measure_nodes(self._loaded, rows)
+
+    def run(self, write: Write) -> bool:
+        """All batches and temperatures; True if no greedy text of a lossless method left the reference without
+        excuse."""
+        args, equal = self._args, True
+        self._tell("plain greedy decoding of each prompt alone, the reference")
+        reference = [self._plain(ids) for ids in self._ids]
+        referee = Referee(self._loaded, self._ids, reference)
+        repetitions = [repetition(tokens) for tokens in reference]
+        for rows in args.batches:
+            choice = self._choice(rows)
+            contestants = [*self._ours(choice.nodes if choice else args.nodes), *self._peers]
+            contestants = [contestant for contestant in contestants if contestant.supports(rows)]
+            units = make_units(self._prompts, self._ids, repetitions, rows)
+            for heat in args.temperatures:
+                setting = Setting(heat, rows, args.max_new_tokens, args.seed, not args.stop_at_eos)
+                name = f"temperature {heat:g}, batch {rows}"
+                tell = functools.partial(self._tell, where=f"{name}: ")
+                results = race(contestants, units, setting, args.repeats, args.compile, tell)
+                field = Field(setting, contestants, results, referee if heat == 0 else None)
+                found = list(records(field, self._context | {"node_choice": dataclasses.asdict(choice) if choice else None}))
+                for record in found:
+                    write(record)
+                print(f"\n## {self._title()}, {name}\n\n{report(found)}\n", flush=True)
+                equal = equal and not any(
+                    record["equal"] is False for record in found if record["lossless"] and not record["peer"]
+                )
+        return equal
+
+    def _plain(self, ids: Sequence[int]) -> list[int]:
+        most, ignore = self._args.max_new_tokens, not self._args.stop_at_eos
+        return generate(self._loaded, list(ids), PLAIN, max_new_tokens=most, ignore_eos=ignore).tokens
+
+    def _title(self) -> str:
+        context = self._context
+        compiled = "compiled" if context["compiled"] else "eager"
+        return f"{context['model']}, {context['dtype']}, {compiled}, prompts {context['prompt_set']['hash']}"
+
+    @staticmethod
+    def _tell(text: str, where: str = "") -> None:
+        print(f"bench speed: {where}{text}", file=sys.stderr, flush=True)

@@ -1,0 +1,163 @@
+"""The figures of a speed run: one record for each contestant, domain and kind of text."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treewright.bench.contestants import PLAIN, TRANSFORMERS, Contestant, Setting
+from treewright.bench.equality import Equality, Referee
+from treewright.bench.race import Result
+from treewright.bench.report import interval, markdown, number
+from treewright.bench.statistics import Interval, seconds_per_token, speed_ratio
+
+LOOPING = 0.3
+"""A text whose 4-gram repetition reaches this is left out of the rows "repetition < 0.3"."""
+EVERY, VARIED = "all", f"repetition < {LOOPING}"
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """What was raced under one setting. `referee` is None above temperature 0, where texts of different methods differ."""
+
+    setting: Setting
+    contestants: Sequence[Contestant]
+    results: dict[str, list[Result]]
+    referee: Referee | None
+
+
+def records(field: Field, context: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A record for every contestant in every cell (domain or all, texts of any or of low repetition) that has a unit."""
+    plain = field.results[PLAIN]
+    varied = [max(result.repetitions) < LOOPING for result in plain]
+    domains = list(dict.fromkeys(result.unit.domain for result in plain))
+    judged = _judge(field)
+    for domain in [*domains, EVERY] if len(domains) > 1 else domains:
+        for texts in (EVERY, VARIED):
+            cell = [
+                index for index, result in enumerate(plain)
+                if domain in (EVERY, result.unit.domain) and (texts == EVERY or varied[index])
+            ]  # fmt: skip
+            if cell:
+                for contestant in field.contestants:
+                    cell_record = {"domain": domain, "texts": texts, **_figures(field, contestant, cell, judged)}
+                    yield context | cell_record
+
+
+def _judge(field: Field) -> dict[str, list[Equality]]:
+    """For every contestant the tally of each unit."""
+    if field.referee is None:
+        return {}
+    judged = {}
+    for contestant in field.contestants:
+        judged[contestant.name] = [_tally(field.referee, result, contestant.peer) for result in field.results[contestant.name]]
+    return judged
+
+
+def _tally(referee: Referee, result: Result, peer: bool) -> Equality:
+    found = Equality(rows=len(result.unit.numbers))
+    for number_of_prompt, tokens in zip(result.unit.numbers, result.outcome.tokens, strict=True):
+        divergence = referee.judge(number_of_prompt, tokens, found.rows, peer)
+        if divergence is not None:
+            found.divergences.append(divergence)
+    return found
+
+
+def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: dict[str, list[Equality]]) -> dict[str, Any]:
+    chosen = [field.results[contestant.name][index] for index in cell]
+    rows = field.setting.rows
+    tokens = sum(result.outcome.new_tokens for result in chosen)
+    calls = sum(result.outcome.model_calls for result in chosen)
+    drafts = [result.outcome.draft_calls for result in chosen if result.outcome.draft_calls is not None]
+    rounds = sum(result.outcome.row_rounds for result in chosen)
+    outside = [result.outside_seconds for result in chosen if result.outside_seconds is not None]
+    costs = [result.cost for result in chosen]
+    repetitions = [value for result in chosen for value in result.repetitions]
+    tally = [judged[contestant.name][index] for index in cell] if judged else None
+    return {
+        "method": contestant.name, "recipe": contestant.method, "options": contestant.options, "peer": contestant.peer,
+        "lossless": contestant.lossless,
+        "temperature": field.setting.temperature, "batch": rows, "units": len(chosen),
+        "prompts": [list(result.unit.numbers) for result in chosen], "new_tokens": tokens, "model_calls": calls,
+        "draft_calls": sum(drafts) if drafts else None, "calls_per_token": calls * rows / max(1, tokens),
+        "tokens_per_call": tokens / max(1, rounds), "seconds": sum(cost.seconds for cost in costs),
+        "ms_per_token": 1000 * seconds_per_token(costs), "unit_seconds": [cost.seconds for cost in costs],
+        "unit_tokens": [cost.tokens for cost in costs],
+        "outside_ms_per_round": 1000 * sum(outside) / max(1, calls) if outside else None,
+        "ratio_to_transformers": _ratio(field, TRANSFORMERS, contestant.name, cell),
+        "ratio_to_plain": _ratio(field, PLAIN, contestant.name, cell),
+        "repetition": sum(repetitions) / len(repetitions), **_equality(tally),
+    }  # fmt: skip
+
+
+def _ratio(field: Field, reference: str, name: str, cell: Sequence[int]) -> dict[str, float | None] | None:
+    if reference not in field.results:
+        return None
+    sides = [[field.results[side][index].cost for index in cell] for side in (reference, name)]
+    return dataclasses.asdict(speed_ratio(*sides))
+
+
+def _equality(tally: Sequence[Equality] | None) -> dict[str, Any]:
+    if tally is None:
+        return {"equal": None, "rows_compared": 0, "rows_identical": 0, "divergences": []}
+    divergences = [divergence for unit in tally for divergence in unit.divergences]
+    compared = sum(unit.rows for unit in tally)
+    return {
+        "equal": all(unit.equal for unit in tally), "rows_compared": compared, "rows_identical": compared - len(divergences),
+        "divergences": [dataclasses.asdict(divergence) for divergence in divergences],
+    }  # fmt: skip
+
+
+HEADERS = (
+    "method", "domain", "equal to plain", "units", "calls/token", "tokens/call", "x transformers", "x plain", "ms/token",
+    "outside ms/round", "repetition",
+)  # fmt: skip
+
+
+def report(found: Sequence[dict[str, Any]]) -> str:
+    """The records of one setting in Markdown: a table over all texts, one over those of low repetition, and every place
+    where a greedy text left plain decoding's."""
+    parts = []
+    for texts, title in ((EVERY, "All texts"), (VARIED, f"Texts with {VARIED}")):
+        rows = [_row(record) for record in found if record["texts"] == texts]
+        parts.append(f"### {title}\n\n{markdown(HEADERS, rows, words=3)}" if rows else f"### {title}\n\nNo unit is of this kind.")
+    listed = [line for record in found if record["texts"] == EVERY for line in _divergences(record)]
+    if listed:
+        parts.append("### Divergences\n\n" + "\n".join(dict.fromkeys(listed)))
+    return "\n\n".join(parts)
+
+
+def _row(record: dict[str, Any]) -> tuple[str, ...]:
+    found = (record["ratio_to_transformers"], record["ratio_to_plain"])
+    ratios = [None if ratio is None else Interval(**ratio) for ratio in found]
+    return (
+        _label(record), record["domain"], _equal(record), str(record["units"]), number(record["calls_per_token"], 3),
+        number(record["tokens_per_call"]), interval(ratios[0]), interval(ratios[1]), number(record["ms_per_token"]),
+        number(record["outside_ms_per_round"]), number(record["repetition"]),
+    )  # fmt: skip
+
+
+def _label(record: dict[str, Any]) -> str:
+    """The contestant's name, and the options that its name does not show."""
+    hidden = [f"{key}={value}" for key, value in record["options"].items() if f":{key}=" not in record["method"]]
+    return f"{record['method']} ({', '.join(hidden)})" if hidden else record["method"]
+
+
+def _equal(record: dict[str, Any]) -> str:
+    if record["equal"] is None:
+        return "-"
+    excused = sum(divergence["excused"] for divergence in record["divergences"])
+    same = f"{record['rows_identical']}/{record['rows_compared']}"
+    return f"{'yes' if record['equal'] else 'NO'} ({same}, {excused} excused)" if record["divergences"] else f"yes ({same})"
+
+
+def _divergences(record: dict[str, Any]) -> Iterator[str]:
+    for found in record["divergences"]:
+        why = "one text ends" if found["margin"] is None else f"margin {found['margin']:.3g}, noise {found['noise']:.3g}"
+        verdict = "excused" if found["excused"] else "BROKEN"
+        yield (
+            f"- {_label(record)}, prompt {found['prompt']}, token {found['position']}: {found['got']} for {found['expected']}, "
+            f"{why}: {verdict}"
+        )

@@ -1,0 +1,1 @@
+"""The command `treewright`: one file per verb, imported only when its verb is typed."""

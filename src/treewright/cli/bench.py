@@ -1,0 +1,22 @@
+"""`treewright bench TASK`: hands the rest of the line to the benchmark, which reads its own options."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from treewright.cli.models import quiet
+from treewright.core.errors import InputError
+
+USAGE = "usage: treewright bench TASK [OPTIONS]; TASK is `speed` or `verify-cost`; `treewright bench TASK --help` lists its options"
+
+
+def run(arguments: Sequence[str]) -> int:
+    if not arguments:
+        raise InputError(f"no task given; {USAGE}")
+    if arguments[0] in ("--help", "-h"):
+        print(USAGE)
+        return 0
+    quiet()
+    from treewright.bench.main import run as bench
+
+    return bench(arguments[0], list(arguments[1:])) or 0

@@ -1,0 +1,139 @@
+"""`treewright generate`: one prompt from the command line, or a file of them (batches.py)."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from treewright.cli import options as option
+from treewright.cli.batches import Batches
+from treewright.cli.command import check_folder, notes, print_json, run_command
+from treewright.cli.models import load_models
+from treewright.core.errors import InputError
+from treewright.core.recipe import Recipe
+from treewright.core.request import Budget, Request, Sampling
+
+PROMPT_HELP = "The text to continue; '-' reads standard input."
+
+
+@dataclass(frozen=True, slots=True)
+class Destination:
+    """Where the answer goes."""
+
+    as_json: bool
+    trace: Path | None
+
+
+def command(
+    prompt: Annotated[str | None, typer.Argument(help=PROMPT_HELP)] = None,
+    model: option.ModelName = "default", others: option.With = None,
+    method: option.Method = "plain", method_options: option.Set = None,
+    max_new_tokens: option.MaxNewTokens = 128, min_new_tokens: option.MinNewTokens = 0,
+    temperature: option.Temperature = 0.0, top_k: option.TopK = None, top_p: option.TopP = None,
+    min_p: option.MinP = None, typical_p: option.TypicalP = None, repetition_penalty: option.RepetitionPenalty = 1.0,
+    presence_penalty: option.PresencePenalty = 0.0, frequency_penalty: option.FrequencyPenalty = 0.0,
+    seed: option.Seed = 0, samples: option.Samples = 1, stop: option.Stop = None, ignore_eos: option.IgnoreEos = False,
+    budget_calls: option.BudgetCalls = None, budget_seconds: option.BudgetSeconds = None,
+    dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
+    input_file: option.InputFile = None, output_file: option.OutputFile = None, batch_rows: option.BatchRows = 16,
+    trace: option.TraceFile = None, as_json: option.Json = False,
+) -> None:  # fmt: skip
+    """Decode a prompt, or a file of prompts."""
+    sampling = Sampling(
+        temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty
+    )
+    settings = dict(
+        max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, sampling=sampling, seed=seed, samples=samples,
+        stop=tuple(stop or ()), ignore_eos=ignore_eos, budget=Budget(None, budget_calls, budget_seconds), batch_rows=batch_rows,
+    )  # fmt: skip
+    Request(prompts=((0,),), **settings)  # refuses a wrong value before a model is loaded
+    check_folder("--trace", trace)
+    check_folder("--output", output_file)
+    recipe = Recipe.of(method, option.values(method_options))
+    loading = (model, option.pairs("--with", others), dtype, device, compiled)
+    if input_file is None and output_file is None:
+        text = _prompt(prompt)
+        _one(text, recipe, settings, loading, Destination(as_json, trace))
+        return
+    if input_file is None or output_file is None or prompt is not None or trace is not None:
+        raise InputError("--input and --output go together, and without PROMPT and --trace")
+    account = Batches(input_file, output_file, recipe, settings, loading).run(notes())
+    if as_json:
+        print_json(account)
+
+
+def _prompt(written: str | None) -> str:
+    if written is None:
+        raise InputError("no prompt; give PROMPT ('-' for standard input), or --input FILE.jsonl --output FILE.jsonl")
+    if written != "-":
+        return written
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); encode it as UTF-8") from error
+
+
+class _Printer:
+    """Listener that prints pieces of text as they come."""
+
+    def hear(self, prompt: int, sample: int, tokens: list[int], piece: str, finished: bool) -> bool:
+        print(piece, end="\n" if finished else "", flush=True)
+        return True
+
+
+def _one(prompt: str, recipe: Recipe, settings: dict[str, Any], loading: tuple[Any, ...], destination: Destination) -> None:
+    target, others = load_models(*loading)
+    from treewright.api import prepare
+
+    job = prepare(target, [prompt], "+".join(recipe.methods), _method_options(recipe), others, settings)
+    live = sys.stdout.isatty() and settings["samples"] == 1 and not destination.as_json
+    result = job.finish(_Printer() if live else None)[0]
+    trace = result.trace
+    account = {
+        "model_calls": trace.model_calls, "tokens_per_call": trace.tokens_per_call,
+        "seconds": trace.seconds, "seconds_in_model": trace.seconds_in_model,
+    }  # fmt: skip
+    if destination.as_json:
+        samples = [{"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason} for s in result.samples]
+        head = {"prompt": prompt, "model": target.name, **recipe.to_json()}
+        print_json({**head, **samples[0], **account, "samples": samples})
+    elif not live:
+        _print_samples([sample.text for sample in result.samples])
+    if destination.trace is not None:
+        _write_trace(destination.trace, prompt, result, target.tokenizer)
+    tokens = sum(len(sample.tokens) for sample in result.samples)
+    notes().print(
+        f"{recipe}: {tokens} tokens, {trace.model_calls} model calls, {trace.tokens_per_call:.2f} tokens per call, "
+        f"{trace.seconds:.2f} s ({result.finish_reason})",
+        soft_wrap=True,
+    )
+
+
+def _method_options(recipe: Recipe) -> dict[str, Any]:
+    return {f"{method}.{name}": value for method, name, value in recipe.options}
+
+
+def _print_samples(texts: list[str]) -> None:
+    for number, text in enumerate(texts, start=1):
+        if len(texts) > 1:
+            print(f"--- sample {number} of {len(texts)}")
+        print(text)
+
+
+def _write_trace(path: Path, prompt: str, result: Any, tokenizer: Any) -> None:
+    """The trace with the words its token ids stand for, so that a picture of it can be read."""
+    ids = sorted({token for step in result.trace.steps for token in (*step.token, *step.emitted) if token >= 0})
+    result.trace.notes |= {
+        "prompt": prompt, "text": result.text, "samples": len(result.samples),
+        "pieces": {str(token): tokenizer.decode([token]) for token in ids},
+    }  # fmt: skip
+    path.write_text(result.trace.to_json(), encoding="utf-8")
+
+
+def run(arguments: Sequence[str]) -> int:
+    return run_command("generate", command, arguments)

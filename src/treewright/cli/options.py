@@ -1,0 +1,78 @@
+"""The options that several verbs take, each written once, and reading their values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from treewright.core.errors import InputError
+
+ModelName = Annotated[str, typer.Option("--model", help="A bundled name, a transformers id, or a folder.")]
+With = Annotated[list[str] | None, typer.Option("--with", metavar="ROLE=MODEL", help="A further model, such as draft=default-draft.")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="[METHOD.]KEY=VALUE", help="An option of a method; see `treewright show`.")]
+Method = Annotated[str, typer.Option("--method", help="A method's name, or names joined by '+'.")]
+MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="New tokens at most.")]
+MinNewTokens = Annotated[int, typer.Option("--min-new-tokens", help="New tokens at least.")]
+Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
+TopK = Annotated[int | None, typer.Option("--top-k", help="Sample from the K most probable tokens.")]
+TopP = Annotated[float | None, typer.Option("--top-p", help="Sample from the most probable tokens that hold P of the mass.")]
+MinP = Annotated[float | None, typer.Option("--min-p", help="Leave out tokens below P times the most probable one.")]
+TypicalP = Annotated[float | None, typer.Option("--typical-p", help="Sample from the tokens nearest to the entropy that hold P.")]
+RepetitionPenalty = Annotated[float, typer.Option("--repetition-penalty", help="Divides the logits of tokens seen before.")]
+PresencePenalty = Annotated[float, typer.Option("--presence-penalty", help="Taken off the logit of a token generated before.")]
+FrequencyPenalty = Annotated[float, typer.Option("--frequency-penalty", help="Taken off for each time it was generated.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same text.")]
+Samples = Annotated[int, typer.Option("-n", help="Samples of each prompt.")]
+Stop = Annotated[list[str] | None, typer.Option("--stop", metavar="TEXT", help="End the text before this string; may be repeated.")]
+IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end-of-text token.")]
+BudgetCalls = Annotated[int | None, typer.Option("--budget-calls", help="Model calls at most (for a file: of each batch).")]
+BudgetSeconds = Annotated[float | None, typer.Option("--budget-seconds", help="Seconds at most (for a file: of each batch).")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or float64; the checkpoint's own by default.")]
+Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")]
+Compile = Annotated[bool, typer.Option("--compile", help="Compile the model's step: seconds for each new shape, then faster.")]
+BatchRows = Annotated[int, typer.Option("--batch-rows", help="Rows decoded at once.")]
+InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE.jsonl", help='Lines with "prompt" or "tokens"; goes with --output.')]
+OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE.jsonl", help="One line for each row; a cut-off run resumes.")]
+TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE.json", help="Write what happened, for `treewright plot`.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+MethodNames = Annotated[str, typer.Option("--methods", metavar="A,B,C", help="Names separated by commas.")]
+
+
+def pairs(option: str, written: Sequence[str] | None) -> dict[str, str]:
+    """["a=b", ...] as {"a": "b", ...}. Raises InputError for one without '=' or a key that comes twice."""
+    found: dict[str, str] = {}
+    for text in written or ():
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip() or not value:
+            raise InputError(f"{option} is '{text}'; write {'ROLE=MODEL' if option == '--with' else '[METHOD.]KEY=VALUE'}")
+        if key.strip() in found:
+            raise InputError(f"{option} gives '{key.strip()}' twice ('{found[key.strip()]}' and '{value}'); give it once")
+        found[key.strip()] = value
+    return found
+
+
+def values(written: Sequence[str] | None) -> dict[str, Any]:
+    """The pairs of --set; a value that is JSON is read as JSON, any other is text."""
+    return {key: _value(text) for key, text in pairs("--set", written).items()}
+
+
+def _value(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def names(option: str, written: str) -> list[str]:
+    """"a,b" as ["a", "b"]. Raises InputError for an empty name or one that comes twice."""
+    found = [name.strip() for name in written.split(",")]
+    if not all(found):
+        raise InputError(f"{option} is '{written}'; write names separated by commas, such as plain,token_recycling")
+    twice = next((name for name in found if found.count(name) > 1), None)
+    if twice is not None:
+        raise InputError(f"{option} names '{twice}' twice; name it once")
+    return found

@@ -1,0 +1,96 @@
+"""The picture of a trace: what each round asked and accepted, and what the model calls cost."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+from treewright.core.errors import InputError
+from treewright.core.trace import Step, Trace
+from treewright.plots import canvas
+from treewright.plots.rounds import CELL, Cell, draw_round, lay_out_round
+from treewright.plots.layout import flow, shown
+from treewright.plots.timeline import HEIGHT, draw_timeline
+
+MARGIN = 0.45
+HEAD = 1.15
+GUTTER = 0.3
+SHAPE = 1.25
+"""The ratio of width to height that is aimed at."""
+
+
+def draw_trace(trace: Trace, path: Path, rounds: int = 60) -> None:
+    """Draws a trace to `path` (.png, .svg or .pdf); `rounds` is the most that are shown.
+
+    Raises InputError for another suffix or a trace without rounds, TreewrightError where matplotlib is missing.
+    """
+    canvas.check_suffix(path)
+    steps = _first_sample(trace)
+    if not steps:
+        raise InputError("the trace holds no rounds, so there is nothing to draw; decode at least one token")
+    pieces = {int(token): text for token, text in trace.notes.get("pieces", {}).items()}
+    cells = [lay_out_round(number, step, pieces) for number, step in enumerate(steps[:rounds], start=1)]
+    columns = _columns(cells)
+    tallest = max(sum(cells[index].height for index in column) for column in columns)
+    width = max(2, len(columns)) * (CELL + GUTTER) - GUTTER + 2 * MARGIN
+    top = HEAD + HEIGHT + 0.75
+    figure = canvas.new_figure(width, top + tallest + 0.4)
+    sheet = canvas.sheet(figure)
+    _draw_head(sheet, trace, steps, width)
+    draw_timeline(figure, Trace(trace.recipe, trace.calls, steps), MARGIN + 0.45, HEAD, width - 2 * MARGIN - 1.4)
+    _draw_legend(sheet, len(cells), len(steps), top - 0.24)
+    for number, column in enumerate(columns):
+        left, y = MARGIN + number * (CELL + GUTTER), top
+        if number:
+            sheet.plot([left - GUTTER / 2] * 2, [top, top + tallest], color=canvas.RULE, linewidth=0.8)
+        for index in column:
+            draw_round(sheet, cells[index], left, y)
+            y += cells[index].height
+    canvas.save(figure, path)
+
+
+def _first_sample(trace: Trace) -> list[Step]:
+    return [step for step in trace.steps if step.sample == trace.steps[0].sample]
+
+
+def _columns(cells: Sequence[Cell]) -> list[list[int]]:
+    """The cells in as many columns as bring the figure nearest to SHAPE."""
+    heights = [cell.height for cell in cells]
+
+    def distance(count: int) -> float:
+        tallest = max(sum(heights[index] for index in column) for column in flow(heights, count))
+        width = max(2, count) * (CELL + GUTTER) + MARGIN
+        return abs(width / (HEAD + HEIGHT + 1.1 + tallest) - SHAPE)
+
+    return flow(heights, min(range(1, 6), key=distance))
+
+
+def _draw_head(sheet: object, trace: Trace, steps: Sequence[Step], width: float) -> None:
+    method = trace.recipe.get("method", "trace")
+    options = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in trace.recipe.get("options", {}).items())
+    tokens = sum(len(step.emitted) for step in steps)
+    facts = [
+        f"{tokens} tokens in {len(steps)} rounds", f"{tokens / len(steps):.2f} tokens per target call",
+        f"{trace.seconds:.2f} s, {trace.seconds_in_model:.2f} s of them in models",
+    ]  # fmt: skip
+    canvas.write(sheet, MARGIN, 0.36, method + (f" ({options})" if options else ""), fontsize=15, fontweight="bold")
+    canvas.write(sheet, MARGIN, 0.64, "   ·   ".join(facts), fontsize=9.5, color=canvas.MUTED)
+    prompt = trace.notes.get("prompt")
+    if isinstance(prompt, str):
+        line = textwrap.shorten(shown(prompt, 10_000), int((width - 2 * MARGIN) / (8.5 * canvas.CHARACTER / 72)) - 10, placeholder=" …")
+        canvas.write(sheet, MARGIN, 0.88, f"prompt: {line}", family=canvas.MONOSPACE, color=canvas.MUTED)
+
+
+def _draw_legend(sheet: object, drawn: int, rounds: int, y: float) -> None:
+    title = f"rounds 1 to {drawn}" + (f" of {rounds}" if drawn < rounds else "")
+    canvas.write(sheet, MARGIN, y, title, fontsize=10, fontweight="bold")
+    entries = (
+        ("●", canvas.INK, "frontier"), ("●", canvas.ACCEPTED, "drafted and accepted"),
+        ("●", "#aab4be", "drafted and refused"), ("■", canvas.BONUS, "the target's own token"),
+    )  # fmt: skip
+    x = MARGIN + 1.9
+    for sign, color, label in entries:
+        canvas.write(sheet, x, y, sign, color=color, fontsize=9)
+        canvas.write(sheet, x + 0.16, y, label, color=canvas.MUTED)
+        x += 0.16 + len(label) * 0.066 + 0.25

@@ -1,0 +1,143 @@
+"""Laws: what methods, parts and model families claim, as functions anyone can call. A claim on a card is the name of one.
+
+    from treewright import laws
+    laws.lossless("their_method", options={"tokens": 2})
+
+A law raises `LawBroken` with the numbers, or returns a small report. Costs seconds; needs no model but exact tables
+(`tree_scoring` takes the model it is about).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from treewright.core.randomness import Keyed
+from treewright.core.recipe import Recipe
+from treewright.core.request import Sampling
+from treewright.core.roles import Parts, Verifier
+from treewright.engine.loop import Engine
+from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Setting, parts_of
+from treewright.testing.definition import plain_law
+from treewright.testing.drafters import LAWS, TreeDrafter
+from treewright.testing.enumerate import Case, exact_law, total_variation
+from treewright.testing.reports import CaseReport, Coverage, LawBroken, LawReport
+from treewright.testing.scoring import tree_scoring
+
+__all__ = [
+    "Case", "LawBroken", "LawReport", "exact_law", "exact_verifier", "follows_plain", "lossless", "plain_law",
+    "total_variation", "tree_scoring",
+]  # fmt: skip
+
+TOLERANCE = 1e-9
+FEW = 40
+"""A row with at most this many outcomes is enumerated one token further."""
+
+
+def lossless(
+    method: str,
+    options: Mapping[str, Any] | None = None,
+    *,
+    alter: Callable[[Parts], Parts] = lambda parts: parts,
+    engine: type[Engine] = Engine,
+    claims: int = CLAIMS,
+    seed: int = 1,
+    most: int = 20_000,
+) -> LawReport:
+    """The method emits exactly the law of plain decoding.
+
+    Run through the engine on exact tables, over a ragged batch of three rows, with a constraint and penalties, with
+    top-k, top-p, min-p and typical sampling, stop ids, cold and warm memory, and at temperature 0: the joint law of a row's
+    first tokens is enumerated, draft randomness included, and lies within total variation 1e-9 of the definition.
+
+    method: a name, or names joined by '+'. options: its options; give some that draft a small tree (see `claims`, the
+    columns a row may use in a round), because a draft that never fits is never tested. alter: changes the method's parts
+    before each run. engine: the loop. most: outcomes at which to give up (ValueError).
+
+    Raises LawBroken; CapabilityError where exact tables lack what the method needs. Cost: some hundred runs of a few
+    rounds, 1 to 2 seconds.
+    """
+    make, roles = parts_of(method, options)
+    bench = Bench(lambda: alter(make()), roles, claims=claims, engine=engine)
+    report = _compare(method, bench, seed, most)
+    drafts = any("propose" in card.roles for card in Recipe.of(method).cards())
+    if drafts and not (report.total("proposed") and report.total("accepted")):
+        raise LawBroken(
+            f"{method} proposed {report.total('proposed')} claims and had {report.total('accepted')} accepted, so nothing was "
+            f"tested; give options whose draft fits into {claims} columns"
+        )
+    return report
+
+
+def exact_verifier(make_verifier: Callable[[], Verifier], laws: tuple[str, ...] = LAWS, *, seed: int = 1) -> LawReport:
+    """The verifier emits exactly the law of plain decoding, whatever law the drafts were drawn by.
+
+    Drafts are trees of one and two levels: deterministic ("delta"), one draw ("single"), draws without replacement
+    ("swor"), with replacement ("iid"), and a deterministic claim beside a drawn one ("mixed").
+    """
+    cases = []
+    for law in laws:
+        for widths in ((2,), (1, 1)) if law != "mixed" else ((1,),):
+            def make(law: str = law, widths: tuple[int, ...] = widths) -> Parts:
+                return Parts(propose=TreeDrafter(law, widths), verify=make_verifier(), claims=CLAIMS)
+
+            bench = Bench(make, ("draft",))
+            cases += _sampled(f"{law} {widths}", bench, seed, 20_000, SETTINGS[:2])
+    return LawReport("exact_verifier", type(make_verifier()).__name__, TOLERANCE, cases)
+
+
+def _compare(subject: str, bench: Bench, seed: int, most: int) -> LawReport:
+    cases = [*_sampled(subject, bench, seed, most), *_greedy(subject, bench, seed)]
+    return LawReport("lossless", subject, TOLERANCE, cases)
+
+
+def _sampled(
+    subject: str, bench: Bench, seed: int, most: int, settings: Sequence[Setting] = SETTINGS
+) -> list[CaseReport]:
+    reports = []
+    for setting in settings:
+        report = _check(subject, setting.name, bench.case(setting, seed), most)
+        if report.coverage.outcomes <= FEW:
+            longer = replace(setting, tokens=setting.tokens + 1)
+            report = _check(subject, setting.name, bench.case(longer, seed), most)
+        reports.append(report)
+    return reports
+
+
+def _greedy(subject: str, bench: Bench, seed: int) -> list[CaseReport]:
+    """Temperature 0 has one outcome, so more tokens, more tables and every row are affordable."""
+    reports = []
+    for row in range(len(PROMPTS)):
+        for warm in (False, True):
+            setting = Setting("temperature 0", GREEDY, row, tokens=12, vocabulary=5, warm=warm, stop_ids=(4,), min_new_tokens=6)
+            reports.append(_check(subject, setting.name, bench.case(setting, seed + row), most=2))
+    return reports
+
+
+def _check(subject: str, name: str, case: Case, most: int) -> CaseReport:
+    coverage = Coverage()
+    law = exact_law(case, most, coverage)
+    expected = plain_law(case)
+    distance = total_variation(law, expected)
+    if not distance <= TOLERANCE:
+        worst = max({*law, *expected}, key=lambda tokens: abs(law.get(tokens, 0.0) - expected.get(tokens, 0.0)))
+        raise LawBroken(
+            f"{subject}, {name}: total variation {distance:.3g} from plain decoding over {coverage.outcomes} outcomes "
+            f"(allowed {TOLERANCE:g}); after prompt {case.request.prompts[case.row]} the tokens {worst} have probability "
+            f"{law.get(worst, 0.0):.6g} and should have {expected.get(worst, 0.0):.6g}"
+        )
+    return CaseReport(name, distance, coverage)
+
+
+def follows_plain(method: str, options: Mapping[str, Any] | None = None, seeds: int = 12) -> bool:
+    """True if the method, with the same keys of randomness, emits the very tokens that plain sampling emits (as
+    sample-then-match does, and exact rejection does not). Seen on exact tables at temperature 1."""
+    make, roles = parts_of(method, options)
+    plain, _ = parts_of("plain", None)
+    setting = Setting("keyed", Sampling(1.0), tokens=12, vocabulary=5, fenced=False)
+    for seed in range(seeds):
+        ours = Bench(make, roles).case(setting, seed).learn(Keyed(seed), {})
+        if ours != Bench(plain).case(setting, seed).learn(Keyed(seed), {}):
+            return False
+    return True

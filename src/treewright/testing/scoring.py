@@ -1,0 +1,195 @@
+"""A law for model families: what a session says of a claim is what the bare model says after that path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from treewright.core.answers import Answers
+from treewright.core.claims import ABSENT, Forest
+from treewright.core.session import Opening, Session
+from treewright.core.text import Text
+from treewright.models.loading import Loaded
+from treewright.testing.reports import LawBroken
+
+Reference = Callable[[Sequence[int]], np.ndarray]
+"""Logits [V] after a sequence of tokens."""
+
+ROWS, CLAIMS = 3, 12
+RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+"""The largest error that passes, as a part of the standard deviation of the logits. Half precisions differ between any two
+ways to arrange the same sum; a wrong slot or position shows far above this."""
+
+
+@dataclass(slots=True)
+class ScoringReport:
+    """largest: the largest |logit| error over all claims. relative: root mean square error as a part of the logits' standard
+    deviation, at the worst claim. claims: how many were compared."""
+
+    largest: float = 0.0
+    relative: float = 0.0
+    claims: int = 0
+
+    def add(self, found: np.ndarray, expected: np.ndarray) -> float:
+        """Counts one claim; its relative error (infinite where a logit is not finite)."""
+        if not np.isfinite(found).all():
+            return float("inf")
+        error = found.astype(np.float64) - expected
+        relative = float(np.sqrt((error**2).mean()) / max(float(expected.std()), 1e-12))
+        self.largest = max(self.largest, float(np.abs(error).max()))
+        self.relative = max(self.relative, relative)
+        self.claims += 1
+        return relative
+
+    def to_json(self) -> dict[str, Any]:
+        """The report as plain data."""
+        return asdict(self)
+
+
+def no_record(kind: str, rows: int, columns: int, seconds: float) -> None:
+    """A recorder that forgets."""
+
+
+def bare_reference(model: Loaded) -> Reference:
+    """Logits from one forward of the transformers model over the whole sequence, without a cache; for a model that is
+    its own protocol (a table), from a session that reads the sequence as a prompt."""
+    if model.model is model.protocol:
+        return lambda sequence: fresh_root(model, sequence)
+
+    @torch.no_grad()
+    def read(sequence: Sequence[int]) -> np.ndarray:
+        ids = torch.tensor([list(sequence)], device=model.model.device)
+        return model.model(input_ids=ids, use_cache=False).logits[0, -1].double().cpu().numpy()
+
+    return read
+
+
+def fresh_root(model: Loaded, sequence: Sequence[int]) -> np.ndarray:
+    """Logits [V] after a sequence that a new session reads as its prompt."""
+    text = Text(len(sequence) + 1)
+    text.admit([list(sequence)], [len(sequence) + 1])
+    session = model.protocol.open(text, Opening(1, 1, len(sequence) + 1), no_record)
+    session.admit(text, [list(sequence)])
+    return session.root().row(0, 0).astype(np.float64)
+
+
+def tolerance_of(model: Loaded) -> float:
+    """The relative error that passes in the model's precision."""
+    return RELATIVE.get(getattr(model.model, "dtype", torch.float64), 1e-9)
+
+
+def tree_scoring(
+    model: Loaded,
+    *,
+    reference: Reference | None = None,
+    prompts: Sequence[Sequence[int]] | None = None,
+    rounds: int = 6,
+    seed: int = 0,
+    tolerance: float | None = None,
+) -> ScoringReport:
+    """Every claim of a tree is answered as the bare model answers after the claim's path.
+
+    A session over a ragged batch goes through rounds that hold what methods do: trees shared by the rows and trees of each
+    row's own, absent claims, levels added to live claims, the root asked for first, rows that accept anything from nothing
+    to a whole path, forced tokens that were never claimed, rounds without a bonus token, rows forked, reordered and joining
+    later. After each commit the memory must hold the accepted tokens and nothing else.
+
+    reference: logits after a sequence (by default the model's own forward without a cache). prompts: three of them; random
+    by default. tolerance: the relative error that passes (see `RELATIVE`). Raises LawBroken. Cost: two to three calls a
+    round, and one bare forward for every claim.
+    """
+    trial = _Trial(model, reference or bare_reference(model), seed, tolerance_of(model) if tolerance is None else tolerance)
+    trial.admit(prompts or trial.random_prompts())
+    for number in range(rounds):
+        trial.round(number)
+        if number == 2:
+            trial.select([2, 0, 0])
+        if number == 3:
+            trial.select([0, 2])
+            trial.admit(trial.random_prompts()[:1])
+    return trial.report
+
+
+class _Trial:
+    """A session, its text, and the reference it is compared with."""
+
+    def __init__(self, model: Loaded, reference: Reference, seed: int, tolerance: float) -> None:
+        self._reference, self._tolerance, self._name = reference, tolerance, model.name
+        self._chance = np.random.default_rng(seed)
+        self._vocabulary = model.protocol.capabilities.vocabulary
+        self._known: dict[tuple[int, ...], np.ndarray] = {}
+        self.report = ScoringReport()
+        self._length = 96
+        most = model.protocol.capabilities.max_length
+        self._length = self._length if most is None else min(most, self._length)
+        self._text = Text(self._length)
+        self._session: Session = model.protocol.open(self._text, Opening(CLAIMS, ROWS, self._length), no_record)
+
+    def random_prompts(self) -> list[list[int]]:
+        return [self._tokens(length) for length in (11, 1, 6)]
+
+    def _tokens(self, count: int) -> list[int]:
+        return self._chance.integers(0, self._vocabulary, count).tolist()
+
+    def admit(self, prompts: Sequence[Sequence[int]]) -> None:
+        limits = [max(self._length, len(prompt) + 64) for prompt in prompts]
+        self._text.admit(prompts, limits)
+        self._session.admit(self._text, prompts)
+
+    def select(self, rows: list[int]) -> None:
+        self._text.select(rows)
+        self._session.select(rows)
+
+    def round(self, number: int) -> None:
+        forest = Forest(self._text.frontier())
+        if number % 3 == 1:
+            self._compare(forest, self._session.root(), number)
+        if number != 4:
+            forest.grow([0, 0, 1, 1, 2, 3], self._claims(6, absent=number % 2 == 1))
+        self._compare(forest, self._session.score(forest), number)
+        if number % 2 == 0:
+            parents = self._chance.integers(0, forest.columns, (forest.rows, 3))
+            forest.grow(parents, self._claims(3, absent=True))
+            self._compare(forest, self._session.score(forest), number)
+        self._accept(forest, number)
+
+    def _claims(self, count: int, absent: bool) -> np.ndarray:
+        token = self._chance.integers(0, self._vocabulary, (self._text.rows, count))
+        return np.where(absent & (self._chance.random(token.shape) < 0.3), ABSENT, token)
+
+    def _accept(self, forest: Forest, number: int) -> None:
+        paths = []
+        for row in range(forest.rows):
+            ends = [column for column in range(forest.columns) if self._path(forest, row, column) is not None]
+            path = forest.shape.path(row, int(self._chance.choice(ends)))
+            extra = 0 if number == 3 else 4 if number == 1 and row == 0 else 1
+            self._text.append(row, forest.token[row, path].tolist() + self._tokens(extra))
+            paths.append(path)
+        self._session.commit(paths)
+
+    @staticmethod
+    def _path(forest: Forest, row: int, column: int) -> list[int] | None:
+        """Claimed tokens down to `column`, None where one of them is absent."""
+        tokens = forest.path_tokens(row, column)
+        return None if ABSENT in tokens else tokens
+
+    def _compare(self, forest: Forest, answers: Answers, number: int) -> None:
+        for row in range(forest.rows):
+            for column in range(min(forest.columns, answers.logits.shape[1])):
+                path = self._path(forest, row, column)
+                if path is None:
+                    continue
+                sequence = (*self._text.of(row).tolist(), *path)
+                if sequence not in self._known:
+                    self._known[sequence] = self._reference(sequence).astype(np.float64)
+                relative = self.report.add(answers.row(row, column), self._known[sequence])
+                if not relative <= self._tolerance:
+                    raise LawBroken(
+                        f"tree scoring on '{self._name}': in round {number}, row {row}, the answer to claim {column} (path "
+                        f"{path}, after {len(self._text.of(row))} tokens) differs from the bare model's by {relative:.3g} of "
+                        f"the logits' standard deviation; allowed {self._tolerance:g}"
+                    )

@@ -1,0 +1,149 @@
+"""Tiny random transformers models of many families, wide enough initialised that their greedy text does not loop."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+
+VOCABULARY = 97
+CONTEXT = 160
+LONG_CONTEXT = 1024
+WINDOW = 6
+
+
+def recipe(family: str) -> tuple[Any, Any, int]:
+    """The model class, its configuration and a seed."""
+    import transformers as t
+
+    width = dict(vocab_size=VOCABULARY, hidden_size=32, num_attention_heads=4, max_position_embeddings=LONG_CONTEXT)
+    grouped = dict(intermediate_size=48, num_key_value_heads=2)
+    gemma = dict(head_dim=16, sliding_window=WINDOW, tie_word_embeddings=False, num_hidden_layers=4, initializer_range=0.2)
+    layers = ["sliding_attention", "full_attention"] * 2
+    small = dict(vocab_size=VOCABULARY, n_head=4, n_layer=2)
+    # Gemma's embeddings are scaled up, so with tied weights every token would predict itself; OPT, GPT-2 and Bloom are
+    # tied too and need a wider spread. Seeds are chosen so that texts repeat a little: drafters must have something to do.
+    table: dict[str, Callable[[], tuple[Any, Any, int]]] = {
+        "llama": lambda: (t.LlamaForCausalLM, t.LlamaConfig(**width, **grouped, num_hidden_layers=2, initializer_range=0.1), 2),
+        "qwen3": lambda: (
+            t.Qwen3ForCausalLM, t.Qwen3Config(**width, **grouped, num_hidden_layers=2, head_dim=16, initializer_range=0.2), 2
+        ),
+        "gpt2": lambda: (t.GPT2LMHeadModel, t.GPT2Config(**small, n_embd=32, n_positions=CONTEXT, initializer_range=0.2), 3),
+        "gemma3": lambda: (t.Gemma3ForCausalLM, t.Gemma3TextConfig(**width, **grouped, **gemma, layer_types=layers), 1),
+        "gemma2": lambda: (t.Gemma2ForCausalLM, t.Gemma2Config(**width, **grouped, **gemma), 1),
+        "mistral": lambda: (
+            t.MistralForCausalLM,
+            t.MistralConfig(**width, **grouped, num_hidden_layers=2, sliding_window=WINDOW, initializer_range=0.1), 3,
+        ),
+        "phi3": lambda: (
+            t.Phi3ForCausalLM, t.Phi3Config(**width, **grouped, num_hidden_layers=2, pad_token_id=0, initializer_range=0.1), 2
+        ),
+        "opt": lambda: (
+            t.OPTForCausalLM,
+            t.OPTConfig(**width, word_embed_proj_dim=32, ffn_dim=48, num_hidden_layers=2, init_std=0.4), 0,
+        ),
+        "mixtral": lambda: (
+            t.MixtralForCausalLM,
+            t.MixtralConfig(**width, **grouped, num_hidden_layers=2, num_local_experts=4, initializer_range=0.1), 1,
+        ),
+        "gpt_oss": lambda: (
+            t.GptOssForCausalLM,
+            t.GptOssConfig(
+                **width, **grouped, num_hidden_layers=2, num_local_experts=4, head_dim=16, sliding_window=WINDOW,
+                initializer_range=0.1,
+            ), 1,
+        ),
+        "bloom": lambda: (
+            t.BloomForCausalLM, t.BloomConfig(**small, hidden_size=32, tie_word_embeddings=False, initializer_range=0.4), 0
+        ),
+        "mamba2": lambda: (
+            t.Mamba2ForCausalLM,
+            t.Mamba2Config(
+                vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=8, num_heads=8, head_dim=8, n_groups=1,
+                chunk_size=16, initializer_range=0.1,
+            ), 0,
+        ),
+    }  # fmt: skip
+    return table[family]()
+
+
+@cache
+def build(family: str, dtype: str, attention: str | None = None) -> Any:
+    """A transformers model; the same weights whatever the dtype and the attention implementation."""
+    import torch
+
+    kind, config, seed = recipe(family)
+    if attention is not None:
+        config._attn_implementation = attention
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = kind(config).eval().to(getattr(torch, dtype))
+    model.generation_config.eos_token_id = None
+    return model
+
+
+@cache
+def perturbed(family: str, dtype: str) -> Any:
+    """A draft model that agrees with the target now and then: its weights with noise."""
+    import torch
+
+    model = copy.deepcopy(build(family, dtype))
+    generator = torch.Generator().manual_seed(7)
+    with torch.no_grad():
+        for weight in model.parameters():
+            noise = torch.randn(weight.shape, generator=generator, dtype=torch.float64).to(weight.dtype)
+            weight += 0.15 * weight.std(correction=0) * noise
+    return model
+
+
+@cache
+def behind_protocol(family: str, dtype: str, attention: str | None = None, draft: bool = False) -> Any:
+    from treewright.models.causal import CausalModel
+
+    return CausalModel(perturbed(family, dtype) if draft else build(family, dtype, attention))
+
+
+@cache
+def greedy(family: str, dtype: str, prompt: tuple[int, ...], count: int) -> list[int]:
+    """What transformers itself generates at temperature 0, one prompt at a time."""
+    import torch
+
+    model = build(family, dtype)
+    if dtype == "float64" and model._can_set_experts_implementation():
+        model.set_experts_implementation("eager")
+    with torch.no_grad():
+        out = model.generate(
+            torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            max_new_tokens=count, do_sample=False, pad_token_id=0,
+        )  # fmt: skip
+    return out[0, len(prompt) :].tolist()
+
+
+@pytest.fixture(scope="session")
+def network() -> Callable[..., Any]:
+    """network(family, dtype, attention=None): the transformers model."""
+    return build
+
+
+@pytest.fixture(scope="session")
+def causal() -> Callable[..., Any]:
+    """causal(family, dtype, attention=None, draft=False): the same behind the protocol."""
+    return behind_protocol
+
+
+@pytest.fixture(scope="session")
+def reference() -> Callable[[str, str, Sequence[Sequence[int]], int], list[list[int]]]:
+    """reference(family, dtype, prompts, count): transformers' greedy continuations."""
+    return lambda family, dtype, prompts, count: [greedy(family, dtype, tuple(prompt), count) for prompt in prompts]
+
+
+@pytest.fixture(scope="session")
+def ragged() -> list[tuple[int, ...]]:
+    """Eight prompts of 1 to 20 tokens, one with a repetition in it."""
+    random = np.random.default_rng(0)
+    prompts = [tuple(random.integers(1, VOCABULARY, size=size).tolist()) for size in (1, 3, 5, 9, 2, 14, 7)]
+    return [*prompts, (*prompts[3], 5, *prompts[3], 6)]
