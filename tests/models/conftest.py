@@ -10,6 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from treewright.core.claims import ABSENT, Forest
+from treewright.core.session import Opening
+from treewright.core.text import Text
+
 VOCABULARY = 97
 CONTEXT = 160
 LONG_CONTEXT = 1024
@@ -147,3 +151,95 @@ def ragged() -> list[tuple[int, ...]]:
     random = np.random.default_rng(0)
     prompts = [tuple(random.integers(1, VOCABULARY, size=size).tolist()) for size in (1, 3, 5, 9, 2, 14, 7)]
     return [*prompts, (*prompts[3], 5, *prompts[3], 6)]
+
+
+def without_memory(model: Any, tokens: Sequence[int]) -> np.ndarray:
+    """Logits after `tokens`: a table's own, or a transformers forward without cache and without a mask of ours."""
+    if hasattr(model, "logits"):
+        return model.logits(tokens)
+    import torch
+
+    with torch.no_grad():
+        return model.model(torch.tensor([list(tokens)]), use_cache=False).logits[0, -1].numpy()
+
+
+class Twin:
+    """A session beside the plain lists of tokens that it should answer for."""
+
+    def __init__(self, model, prompts, seed=0, hidden=False, prompt_top=0, own=None, limit=120) -> None:
+        self.model, self.random, self.limit = model, np.random.default_rng(seed), limit
+        self.vocabulary = model.capabilities.vocabulary
+        self.calls: list[tuple[str, int, int]] = []
+        self.text = Text(limit)
+        opening = Opening(40, len(prompts), limit, hidden, prompt_top)
+        self.session = model.open(self.text, opening, lambda kind, rows, columns, _: self.calls.append((kind, rows, columns)))
+        self.texts: list[list[int]] = []
+        self.admit(prompts, own)
+
+    def admit(self, prompts, own=None) -> None:
+        self.text.admit([list(prompt) for prompt in prompts], [self.limit] * len(prompts))
+        self.session.admit(self.text, [list(prompt) for prompt in own or prompts])
+        self.texts += [list(prompt) for prompt in own or prompts]
+
+    def token(self) -> int:
+        return int(self.random.integers(1, self.vocabulary))
+
+    def append(self, row: int, tokens: list[int]) -> None:
+        self.text.append(row, tokens)
+        self.texts[row] += tokens
+
+    def select(self, rows: list[int]) -> None:
+        self.text.select(rows)
+        self.session.select(rows)
+        self.texts = [list(self.texts[row]) for row in rows]
+
+    def forest(self) -> Forest:
+        return Forest(self.text.frontier())
+
+    def grow(self, forest: Forest, count: int, shared: bool) -> None:
+        """`count` claims with random parents among all claims so far."""
+        rows, columns = forest.rows, forest.columns
+        highest = np.arange(columns, columns + count)
+        token = self.random.integers(1, self.vocabulary, size=(rows, count))
+        if shared:
+            forest.grow(self.random.integers(0, highest).tolist(), token)
+        else:
+            forest.grow(self.random.integers(0, highest, size=(rows, count)), token)
+
+    def error(self, forest: Forest, answers) -> float:
+        """The largest difference between an answer and a plain forward over the row's text and the claim's path."""
+        assert answers.logits.shape[:2] == forest.token.shape
+        worst = 0.0
+        for row in range(forest.rows):
+            for column in range(forest.columns):
+                if forest.token[row, column] != ABSENT:
+                    expected = without_memory(self.model, [*self.texts[row], *forest.path_tokens(row, column)])
+                    difference = np.abs(answers.row(row, column) - expected).max()
+                    worst = max(worst, difference / max(1.0, np.abs(expected).max()))
+        return float(worst)
+
+    def round(self, calls: int = 1, shared: bool = True, extra: int = 1) -> float:
+        """Grows and scores a tree in `calls` steps, commits a random path and `extra` tokens; the largest error."""
+        forest = self.forest()
+        for _ in range(calls):
+            self.grow(forest, int(self.random.integers(1, 7)), shared)
+            answers = self.session.score(forest)
+        worst = self.error(forest, answers)
+        self.commit(forest, extra)
+        return worst
+
+    def commit(self, forest: Forest, extra: int) -> None:
+        paths = [forest.shape.path(row, int(self.random.integers(0, forest.columns))) for row in range(forest.rows)]
+        for row, path in enumerate(paths):
+            self.append(row, [int(forest.token[row, column]) for column in path] + [self.token() for _ in range(extra)])
+        self.session.commit(paths)
+
+
+@pytest.fixture(scope="session")
+def plain() -> Callable[[Any, Sequence[int]], np.ndarray]:
+    return without_memory
+
+
+@pytest.fixture(scope="session")
+def twin_of() -> type[Twin]:
+    return Twin

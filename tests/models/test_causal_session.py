@@ -6,14 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from treewright.core.claims import ABSENT, Forest, Shape
-from treewright.core.session import Opening
-from treewright.core.text import Text
+from treewright.core.claims import ABSENT, Shape
 
 TOLERANCE = {"float32": 1e-5, "float64": 1e-10}
 FAMILIES = ["llama", "qwen3", "gpt2", "gemma3", "gemma2", "mistral", "phi3", "opt", "mixtral", "gpt_oss"]
-LIMIT = 120
-CLAIMS = 40
 
 
 @pytest.fixture(autouse=True)
@@ -28,84 +24,6 @@ def exact_softmax(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.nn.functional, "softmax", softmax)
 
 
-class Twin:
-    """A session beside the plain lists of tokens that it should answer for."""
-
-    def __init__(self, model, prompts, seed=0, hidden=False, prompt_top=0, own=None, limit=LIMIT) -> None:
-        self.model, self.random, self.limit = model, np.random.default_rng(seed), limit
-        self.vocabulary = model.capabilities.vocabulary
-        self.calls: list[tuple[str, int, int]] = []
-        self.text = Text(limit)
-        opening = Opening(CLAIMS, len(prompts), limit, hidden, prompt_top)
-        self.session = model.open(self.text, opening, lambda kind, rows, columns, _: self.calls.append((kind, rows, columns)))
-        self.texts: list[list[int]] = []
-        self.admit(prompts, own)
-
-    def admit(self, prompts, own=None) -> None:
-        self.text.admit([list(prompt) for prompt in prompts], [self.limit] * len(prompts))
-        self.session.admit(self.text, [list(prompt) for prompt in own or prompts])
-        self.texts += [list(prompt) for prompt in own or prompts]
-
-    def token(self) -> int:
-        return int(self.random.integers(1, self.vocabulary))
-
-    def append(self, row: int, tokens: list[int]) -> None:
-        self.text.append(row, tokens)
-        self.texts[row] += tokens
-
-    def select(self, rows: list[int]) -> None:
-        self.text.select(rows)
-        self.session.select(rows)
-        self.texts = [list(self.texts[row]) for row in rows]
-
-    def forest(self) -> Forest:
-        return Forest(self.text.frontier())
-
-    def grow(self, forest: Forest, count: int, shared: bool) -> None:
-        """`count` claims with random parents among all claims so far."""
-        rows, columns = forest.rows, forest.columns
-        highest = np.arange(columns, columns + count)
-        token = self.random.integers(1, self.vocabulary, size=(rows, count))
-        if shared:
-            forest.grow(self.random.integers(0, highest).tolist(), token)
-        else:
-            forest.grow(self.random.integers(0, highest, size=(rows, count)), token)
-
-    def error(self, forest: Forest, answers) -> float:
-        """The largest difference between an answer and a plain forward over the row's text and the claim's path."""
-        assert answers.logits.shape[:2] == forest.token.shape
-        worst = 0.0
-        for row in range(forest.rows):
-            for column in range(forest.columns):
-                if forest.token[row, column] != ABSENT:
-                    expected = plain(self.model, [*self.texts[row], *forest.path_tokens(row, column)])
-                    difference = np.abs(answers.row(row, column) - expected).max()
-                    worst = max(worst, difference / max(1.0, np.abs(expected).max()))
-        return float(worst)
-
-    def round(self, calls: int = 1, shared: bool = True, extra: int = 1) -> float:
-        """Grows and scores a tree in `calls` steps, commits a random path and `extra` tokens; the largest error."""
-        forest = self.forest()
-        for _ in range(calls):
-            self.grow(forest, int(self.random.integers(1, 7)), shared)
-            answers = self.session.score(forest)
-        worst = self.error(forest, answers)
-        self.commit(forest, extra)
-        return worst
-
-    def commit(self, forest: Forest, extra: int) -> None:
-        paths = [forest.shape.path(row, int(self.random.integers(0, forest.columns))) for row in range(forest.rows)]
-        for row, path in enumerate(paths):
-            self.append(row, [int(forest.token[row, column]) for column in path] + [self.token() for _ in range(extra)])
-        self.session.commit(paths)
-
-
-def plain(model, tokens: list[int]) -> np.ndarray:
-    """Logits after `tokens` by the model's own forward, without memory and without a mask of ours."""
-    with torch.no_grad():
-        return model.model(torch.tensor([tokens]), use_cache=False).logits[0, -1].numpy()
-
-
 PROMPTS = [[5], [3, 8, 1, 9, 22, 4, 17, 60, 2], [7, 7, 2]]
 
 
@@ -113,10 +31,10 @@ PROMPTS = [[5], [3, 8, 1, 9, 22, 4, 17, 60, 2], [7, 7, 2]]
 @pytest.mark.parametrize("attention", ["eager", "sdpa"])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_trees_equal_one_forward_for_each_path(family, dtype, attention, shared, causal):
+def test_trees_equal_one_forward_for_each_path(family, dtype, attention, shared, causal, twin_of):
     if attention == "sdpa" and not causal(family, dtype).model._supports_sdpa:
         pytest.skip(f"{family} has no sdpa attention in transformers")
-    twin = Twin(causal(family, dtype, attention), PROMPTS, seed=FAMILIES.index(family))
+    twin = twin_of(causal(family, dtype, attention), PROMPTS, seed=FAMILIES.index(family))
     # One call, then several with the earlier claims kept live, then a round after an accepted path.
     errors = [twin.round(calls, shared) for calls in (1, 3, 2)]
     assert max(errors) <= TOLERANCE[dtype]
@@ -124,13 +42,13 @@ def test_trees_equal_one_forward_for_each_path(family, dtype, attention, shared,
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "mistral", "opt", "gpt_oss"])
-def test_memory_after_commits_is_that_of_a_fresh_prefill(family, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=3)
+def test_memory_after_commits_is_that_of_a_fresh_prefill(family, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=3)
     for extra in (1, 0, 2, 1, 1):
         twin.round(calls=2, extra=extra)
     kept = memory_of(twin)
     for row, text in enumerate(twin.texts):
-        fresh = memory_of(Twin(twin.model, [text, [1]], limit=200))
+        fresh = memory_of(twin_of(twin.model, [text, [1]], limit=200))
         known = int(twin.session.seen[row])
         assert known >= len(text) - 2
         shared = min(known, len(text) - 1)
@@ -138,7 +56,7 @@ def test_memory_after_commits_is_that_of_a_fresh_prefill(family, causal):
             assert (ours[row, :, :shared] - theirs[0, :, :shared]).abs().max() < 1e-9
 
 
-def memory_of(twin: Twin) -> list[torch.Tensor]:
+def memory_of(twin) -> list[torch.Tensor]:
     """Keys and values of the text slots, [rows, heads, slots, dim] for each layer."""
     session = twin.session
     keys, values, _ = session._memory.planes()
@@ -146,8 +64,8 @@ def memory_of(twin: Twin) -> list[torch.Tensor]:
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_answers_are_never_computed_twice(family, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS)
+def test_answers_are_never_computed_twice(family, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS)
     forest = twin.forest()
     twin.grow(forest, 4, shared=True)
     first = twin.session.score(forest).logits.clone()
@@ -160,8 +78,8 @@ def test_answers_are_never_computed_twice(family, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_root_costs_one_forward_or_none(family, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS)
+def test_root_costs_one_forward_or_none(family, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS)
     root = twin.session.root()
     assert twin.error(twin.forest(), root) <= 1e-10
     before = len(twin.calls)
@@ -173,9 +91,9 @@ def test_root_costs_one_forward_or_none(family, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_nothing_pending_after_a_path_without_a_further_token(family, causal):
+def test_nothing_pending_after_a_path_without_a_further_token(family, causal, twin_of):
     """The frontier's logits are those of the last accepted claim, kept from the round before."""
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=5)
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=5)
     forest = twin.forest()
     twin.grow(forest, 5, shared=True)
     twin.session.score(forest)
@@ -187,8 +105,8 @@ def test_nothing_pending_after_a_path_without_a_further_token(family, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_some_rows_pending_and_others_not(family, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=6)
+def test_some_rows_pending_and_others_not(family, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=6)
     twin.round(extra=0)
     twin.append(1, [twin.token(), twin.token()])
     assert max(twin.round(2, shared, extra=0) for shared in (True, False)) <= 1e-10
@@ -196,9 +114,9 @@ def test_some_rows_pending_and_others_not(family, causal):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 @pytest.mark.parametrize("count", [3, 9, 30])
-def test_many_pending_tokens_are_swallowed(family, count, causal):
+def test_many_pending_tokens_are_swallowed(family, count, causal, twin_of):
     """Tokens that a constraint forced, or that another model's drafts wrote: up to more than the scratch slots hold."""
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=7)
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=7)
     twin.round()
     twin.append(0, [twin.token() for _ in range(count)])
     twin.append(2, [twin.token() for _ in range(count // 2)])
@@ -208,9 +126,9 @@ def test_many_pending_tokens_are_swallowed(family, count, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_accepted_claims_that_this_session_never_scored(family, causal):
+def test_accepted_claims_that_this_session_never_scored(family, causal, twin_of):
     """A draft model does not score the last level of the tree it drew; it catches up in the next round."""
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=8)
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=8)
     forest = twin.forest()
     token = twin.random.integers(1, 90, size=(3, 3))
     forest.grow([0], token[:, :1])
@@ -225,8 +143,8 @@ def test_accepted_claims_that_this_session_never_scored(family, causal):
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
 @pytest.mark.parametrize("order", [[0, 0, 1, 2, 2, 2], [2, 0, 1], [1], [2, 2], [0, 1, 2]], ids=str)
-def test_rows_fork_reorder_and_leave(family, order, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=9)
+def test_rows_fork_reorder_and_leave(family, order, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=9)
     twin.round()
     twin.select(order)
     assert twin.round(2, shared=False) <= 1e-10
@@ -236,8 +154,8 @@ def test_rows_fork_reorder_and_leave(family, order, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_rows_join_in_flight(family, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=10)
+def test_rows_join_in_flight(family, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=10)
     twin.round()
     twin.admit([[9, 4, 4, 31, 8, 2, 50], [6]])
     assert max(twin.round(calls, shared) for calls, shared in ((1, True), (2, False))) <= 1e-10
@@ -247,8 +165,8 @@ def test_rows_join_in_flight(family, causal):
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_any_sequence_of_verbs(family, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=FAMILIES.index(family))
+def test_any_sequence_of_verbs(family, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=FAMILIES.index(family))
     for _ in range(8):
         calls, shared, extra = twin.random.integers(1, 4), twin.random.random() < 0.5, twin.random.integers(0, 3)
         assert twin.round(int(calls), bool(shared), int(extra)) <= 1e-10
@@ -262,11 +180,11 @@ def test_any_sequence_of_verbs(family, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "mistral"])
-def test_prompts_longer_than_a_chunk(family, causal):
+def test_prompts_longer_than_a_chunk(family, causal, twin_of):
     """Prompts are read 512 tokens at a time; a sliding window crosses the seam."""
     random = np.random.default_rng(1)
     prompts = [random.integers(1, 90, size=size).tolist() for size in (700, 3, 513, 514)]
-    twin = Twin(causal(family, "float64"), prompts, limit=760)
+    twin = twin_of(causal(family, "float64"), prompts, limit=760)
     assert [columns for kind, _, columns in twin.calls if kind == "prefill"] == [512, 187]
     forest = twin.forest()
     twin.grow(forest, 3, shared=True)
@@ -274,9 +192,9 @@ def test_prompts_longer_than_a_chunk(family, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3", "opt"])
-def test_prompt_top_ids(family, causal):
+def test_prompt_top_ids(family, causal, twin_of, plain):
     model = causal(family, "float64")
-    twin = Twin(model, PROMPTS, prompt_top=4)
+    twin = twin_of(model, PROMPTS, prompt_top=4)
     top = twin.session.prompt_top
     assert top.shape == (3, 9, 4)
     for row, prompt in enumerate(PROMPTS):
@@ -288,9 +206,9 @@ def test_prompt_top_ids(family, causal):
                 assert top[row, position].tolist() == expected.tolist()
 
 
-def test_hidden_states(causal):
+def test_hidden_states(causal, twin_of):
     model = causal("llama", "float64")
-    twin = Twin(model, PROMPTS, hidden=True)
+    twin = twin_of(model, PROMPTS, hidden=True)
     forest = twin.forest()
     twin.grow(forest, 2, shared=True)
     twin.session.score(forest)
@@ -305,16 +223,16 @@ def test_hidden_states(causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-def test_a_session_may_read_a_prompt_of_its_own(family, causal):
+def test_a_session_may_read_a_prompt_of_its_own(family, causal, twin_of):
     """A steering part can rewrite the prompt; what the text gains later is shared."""
     own = [[5, 1, 1, 40], [9], [7, 7, 2, 3, 3, 3, 8, 8]]
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=11, own=own)
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=11, own=own)
     assert max(twin.round(calls, extra=extra) for calls, extra in ((1, 1), (2, 0), (1, 1))) <= 1e-10
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3"])
-def test_absent_claims_disturb_nobody(family, causal):
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=12)
+def test_absent_claims_disturb_nobody(family, causal, twin_of):
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=12)
     forest = twin.forest()
     twin.grow(forest, 8, shared=True)
     leaf = 1 + int(np.argmax(forest.shape.depth[0, 1:]))
@@ -324,9 +242,9 @@ def test_absent_claims_disturb_nobody(family, causal):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3", "mistral"])
-def test_what_a_claim_sees_can_be_overridden(family, causal):
+def test_what_a_claim_sees_can_be_overridden(family, causal, twin_of, plain):
     """Orphans with a `visible` of their own, as a lookahead window has them: column 3 follows 1, and 4 follows 2 and 1."""
-    twin = Twin(causal(family, "float64"), PROMPTS, seed=13)
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=13)
     parent = np.array([[-1, -1, -1, -1, -1, 0]])
     depth = np.array([[0, 1, 2, 2, 3, 1]])
     visible = np.eye(6, dtype=bool)[None]
@@ -343,7 +261,69 @@ def test_what_a_claim_sees_can_be_overridden(family, causal):
             assert np.abs(answers.row(row, column) - expected).max() < 1e-9
 
 
-def test_cache_bytes_are_those_of_the_tensors(causal):
-    twin = Twin(causal("llama", "float32"), PROMPTS)
+def test_cache_bytes_are_those_of_the_tensors(causal, twin_of):
+    twin = twin_of(causal("llama", "float32"), PROMPTS)
     planes = [plane for group in twin.session._memory.planes()[:2] for plane in group]
     assert twin.session.cache_bytes() == sum(plane.numel() * plane.element_size() for plane in planes) > 0
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
+@pytest.mark.parametrize("order", [[0, 0, 1, 2, 2, 2], [2, 0, 1], [1]], ids=str)
+@pytest.mark.parametrize("extra", [0, 1])
+def test_rows_fork_while_claims_are_live(family, order, extra, causal, twin_of):
+    """A verdict that resamples rows selects between the score and the commit: answers and claims move along."""
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=14)
+    twin.round(extra=extra)
+    forest = twin.forest()
+    twin.grow(forest, 4, shared=False)
+    twin.session.score(forest)
+    twin.grow(forest, 3, shared=False)
+    twin.session.score(forest)
+    twin.select(order)
+    forest.select(order)
+    assert twin.error(forest, twin.session.score(forest)) <= 1e-10
+    twin.grow(forest, 2, shared=False)
+    assert twin.error(forest, twin.session.score(forest)) <= 1e-10
+    twin.commit(forest, extra)
+    assert max(twin.round(calls=2, extra=extra) for _ in range(2)) <= 1e-10
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3"])
+def test_states_of_the_text(family, causal, twin_of):
+    """Hidden states of prompt and text up to the frontier, after commits, long swallows, forks and admissions."""
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=15, hidden=True)
+
+    def check() -> None:
+        twin.session.root()
+        for row, text in enumerate(twin.texts):
+            with torch.no_grad():
+                expected = twin.model.model(torch.tensor([text]), use_cache=False, output_hidden_states=True).hidden_states[-1]
+            found = torch.as_tensor(twin.session.states(row))
+            assert found.shape == expected[0].shape
+            assert (found - expected[0]).abs().max() < 1e-10
+
+    check()
+    for extra in (1, 0, 2):
+        twin.round(calls=2, extra=extra)
+        check()
+    twin.session.commit([[]] * 3)
+    twin.append(1, [twin.token() for _ in range(20)])
+    check()
+    twin.session.commit([[]] * 3)
+    twin.select([2, 1, 1, 0])
+    check()
+    twin.session.commit([[]] * 4)
+    twin.admit([[5, 6, 7]])
+    check()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_one_tree_again_and_again(family, causal, twin_of):
+    """The mask that is kept from round to round, while rows grow, change places and give way to shorter ones."""
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=16)
+    for order in ([0, 1, 2], [2, 0, 1], [0, 0, 2], [1, 2, 0], [2, 2, 2]):
+        forest = twin.forest()
+        forest.grow([0, 0, 1, 3], twin.random.integers(1, 90, size=(3, 4)))
+        assert twin.error(forest, twin.session.score(forest)) <= 1e-10
+        twin.commit(forest, extra=1)
+        twin.select(order)

@@ -23,7 +23,7 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, task: str, description: str) -> None:
         super().__init__(
             prog=f"treewright bench {task}", description=description, fromfile_prefix_chars="@", allow_abbrev=False,
-            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            epilog="@FILE reads options from FILE, '#' begins a comment there.",
         )  # fmt: skip
 
     def error(self, message: str) -> NoReturn:
@@ -37,7 +37,6 @@ def add_common(parser: Parser) -> None:
     """The options that all tasks share."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one JSON record a line to FILE")
     parser.add_argument("--quick", action="store_true", help="a short run that shows that all works; its figures are rough")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=positive, default=None, help="processor threads; torch's choice if left out")
     parser.add_argument("--device", default=None, help="cpu, cuda or cuda:N; where the model is loaded if left out")
 
@@ -86,11 +85,17 @@ def listed(read: Callable[[str], T]) -> Callable[[str], tuple[T, ...]]:
     return read_all
 
 
+def pair(text: str) -> tuple[str, str]:
+    """KEY=VALUE as text."""
+    key, equals, value = text.partition("=")
+    if not equals or not key or not value:
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    return key, value
+
+
 def assignment(text: str) -> tuple[str, Any]:
     """KEY=VALUE; the value as JSON where it is JSON, else as text."""
-    key, equals, value = text.partition("=")
-    if not equals or not key:
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form KEY=VALUE")
+    key, value = pair(text)
     try:
         return key, json.loads(value)
     except json.JSONDecodeError:

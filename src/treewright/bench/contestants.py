@@ -14,6 +14,7 @@ from treewright.core.card import Card
 from treewright.core.errors import InputError, UnknownOption, choices
 from treewright.core.recipe import Recipe
 from treewright.core.registry import methods
+from treewright.core.result import Result
 from treewright.interop.peers import PEERS, PeerSettings
 
 TRANSFORMERS = "transformers"
@@ -57,13 +58,20 @@ class Outcome:
 
 class Contestant(Protocol):
     """Decodes units. `options` and `method` go into the records; `peer` tells transformers from ours; `lossless`: its card
-    claims plain decoding's law."""
+    claims plain decoding's law; `roles`: of the models it uses beside the target."""
 
-    name: str
-    method: str
     options: dict[str, Any]
-    peer: bool
     lossless: bool
+    peer: bool
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def roles(self) -> set[str]: ...
 
     def supports(self, rows: int) -> bool: ...
 
@@ -85,6 +93,13 @@ class Ours:
     lossless: bool = True
     peer: bool = False
 
+    def __post_init__(self) -> None:
+        self.forget()
+
+    @property
+    def roles(self) -> set[str]:
+        return set(self.models)
+
     def supports(self, rows: int) -> bool:
         return True
 
@@ -97,7 +112,7 @@ class Ours:
 
     def run(self, prompts: Sequence[Sequence[int]], setting: Setting, seed: int) -> Outcome:
         begin = time.perf_counter()
-        results = api.generate(
+        results: list[Result] = api.generate(  # type: ignore[assignment]
             self.loaded, [list(prompt) for prompt in prompts], self.method, self.options, self.models,
             max_new_tokens=setting.max_new_tokens, temperature=setting.temperature, seed=seed,
             ignore_eos=setting.ignore_eos, batch_rows=len(prompts),
@@ -105,7 +120,7 @@ class Ours:
         seconds = time.perf_counter() - begin
         # All rows enter together, so the trace of the row that ends last holds every call.
         last = max((result.trace for result in results), key=lambda trace: len(trace.calls))
-        drafts = sum(call.model != "target" and call.kind == "score" for call in last.calls)
+        drafts = len([call for call in last.calls if call.model != "target" and call.kind == "score"])
         rounds = sum(len(result.trace.steps) for result in results)
         outside = last.seconds - last.seconds_in_model
         return Outcome([result.tokens for result in results], seconds, last.model_calls, drafts, rounds, outside)
@@ -125,6 +140,10 @@ class Peer:
     @property
     def method(self) -> str:
         return self.name
+
+    @property
+    def roles(self) -> set[str]:
+        return set() if self.draft is None else {"draft"}
 
     def supports(self, rows: int) -> bool:
         return rows == 1 or self.name == TRANSFORMERS
@@ -151,7 +170,8 @@ def peer_contestants(names: Sequence[str], loaded: Loaded, models: Mapping[str, 
             raise InputError(f"unknown peer '{name}'; {choices(name, [*PEERS, 'all', 'none'])}")
         if name == ASSISTED and "draft" not in models:
             raise InputError(f"peer '{name}' needs a draft model; give --with draft=MODEL")
-    return [Peer(name, loaded, models.get("draft") if name == ASSISTED else None) for name in wanted]
+    found: list[Contestant] = [Peer(name, loaded, models.get("draft") if name == ASSISTED else None) for name in wanted]
+    return found
 
 
 def our_contestants(

@@ -1,132 +1,124 @@
-"""Are the tokens those of plain decoding? A divergence is excused only where rounding alone can explain it.
+"""Are the greedy tokens those of plain decoding? The rule is `core.equality`'s; here it is applied to many texts at once.
 
-The reference is our plain greedy decoding of each prompt alone, one claim a round. Forwards of another width or batch round
-differently, so in bfloat16 an argmax flips now and then. Where texts part, the reference is replayed up to that point; the
-divergence is excused if the reference's logit of its own token exceeds that of the other token by less than the noise:
-twice the largest difference that such forwards were measured to make to a logit of this model in this dtype.
+The reference is our plain decoding of each prompt alone, one claim a round. Where a text parts from it in a 16-bit dtype, the
+divergence is excused if the reference nearly drew a tie there: nearer than the noise that forwards of other widths were
+measured to make on this model. The noise is the largest over a few of the run's texts and the text at hand; transformers' own
+forward, whose arithmetic differs once more, counts for the peers only.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
 
-from treewright.api import CPU_COLUMNS, Loaded
-from treewright.bench.rounds import Rounds
+from treewright.api import Loaded
+from treewright.core.equality import EXACT_DTYPES, Divergence, first_divergence, replay
 
 PROBES = 3
-"""Texts over which noise is measured."""
-PROBE_TOKENS = 64
-WIDEST = 32
+"""Texts over which noise is measured, beside the judged one."""
+WIDTHS = (4, 16, 64)
+"""Columns at which noise is measured beside one: kernels differ with the width of a forward, rows times claims."""
 
 
 @dataclass(frozen=True, slots=True)
-class Divergence:
-    """Where a text first leaves the reference. `margin` is None, and nothing excuses it, where one text merely ends."""
+class Parted:
+    """A row whose text left the reference. `prompt`: its number in the run's list."""
 
     prompt: int
-    position: int
-    expected: int | None
-    got: int | None
-    margin: float | None
-    noise: float
-    excused: bool
+    divergence: Divergence
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data; the margin is None where none was measured."""
+        parted = self.divergence
+        margin = None if math.isinf(parted.margin) else parted.margin
+        return {
+            "prompt": self.prompt, "index": parted.index, "expected": parted.expected, "found": parted.found, "margin": margin,
+            "noise": parted.noise, "excused": parted.excused, "sentence": str(parted),
+        }  # fmt: skip
 
 
 @dataclass(slots=True)
 class Equality:
-    """The tally over the rows of a measurement."""
+    """The tally over the rows of a unit."""
 
     rows: int = 0
-    divergences: list[Divergence] = field(default_factory=list)
-
-    @property
-    def excused(self) -> int:
-        return sum(divergence.excused for divergence in self.divergences)
-
-    @property
-    def broken(self) -> int:
-        return len(self.divergences) - self.excused
+    parted: list[Parted] = field(default_factory=list)
 
     @property
     def equal(self) -> bool:
         """True if every row is the reference's, but for excused divergences."""
-        return self.broken == 0
+        return all(row.divergence.excused for row in self.parted)
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """A reference text read again. logits [T, V]: what each token was chosen from, one claim a forward. change: the largest
+    change of the distance between the two best logits in wider forwards of ours; peer_change: in transformers' own."""
+
+    logits: np.ndarray
+    change: float
+    peer_change: float
 
 
 class Referee:
-    """Judges texts against `reference[i]`, the greedy tokens after `prompts[i]`. Model calls are made, once each, only when
-    a divergence has to be judged: the replay of that text, and the noise of PROBES texts."""
+    """Judges texts against `reference[i]`, the greedy tokens after `prompts[i]`.
+
+    Costs model calls only where texts part in a 16-bit dtype: for each such text, and for PROBES texts, once: a forward for
+    each token, a fraction of that for each of WIDTHS, and a bare one.
+    """
 
     def __init__(self, loaded: Loaded, prompts: Sequence[Sequence[int]], reference: Sequence[Sequence[int]]) -> None:
         self._loaded, self._prompts, self._reference = loaded, prompts, reference
-        self._logits: dict[int, np.ndarray] = {}
-        self._noise: dict[int, float] = {}
+        self._replays: dict[int, Replay] = {}
+        self._exact = loaded.model.dtype in EXACT_DTYPES
 
-    def judge(self, prompt: int, tokens: Sequence[int], rows: int, peer: bool) -> Divergence | None:
-        """The first divergence of `tokens` from the reference of `prompt`, None if they are equal. `rows`: the batch it was
-        decoded in. `peer`: whether transformers' own forward was used, whose noise is measured apart."""
+    def judge(self, prompt: int, tokens: Sequence[int], peer: bool) -> Parted | None:
+        """How `tokens` part from the reference of `prompt`, None if they are equal. `peer`: transformers decoded them."""
         reference = self._reference[prompt]
-        if list(tokens) == list(reference):
+        index = first_divergence(reference, tokens)
+        if index is None:
             return None
-        shared = min(len(tokens), len(reference))
-        position = next((i for i in range(shared) if tokens[i] != reference[i]), shared)
-        noise = self.noise(0 if peer else rows)
-        if position == shared:
-            expected = reference[position] if position < len(reference) else None
-            got = tokens[position] if position < len(tokens) else None
-            return Divergence(prompt, position, expected, got, None, noise, excused=False)
-        logits = self.one_wide(prompt)[position]
-        margin = float(logits[reference[position]] - logits[tokens[position]])
-        return Divergence(prompt, position, reference[position], tokens[position], margin, noise, margin <= noise)
+        expected, found = (text[index] if index < len(text) else None for text in (reference, tokens))
+        margin, noise = math.inf, 0.0
+        if not self._exact and expected is not None and found is not None:
+            logits = self.replay(prompt).logits[index]
+            margin, noise = float(abs(logits[expected] - logits[found])), self.noise(prompt, peer)
+        return Parted(prompt, Divergence(index, expected, found, margin, noise, max(WIDTHS), self._exact))
 
-    def one_wide(self, prompt: int) -> np.ndarray:
-        """The logits before each reference token, one claim a round, [T, V]."""
-        if prompt not in self._logits:
+    def noise(self, prompt: int, peer: bool) -> float:
+        """The largest change over the text of `prompt` and the probed texts."""
+        step = max(1, len(self._reference) // PROBES)
+        replays = [self.replay(number) for number in (prompt, *range(0, len(self._reference), step)[:PROBES])]
+        return max(max(replay.change, replay.peer_change if peer else 0.0) for replay in replays)
+
+    def replay(self, prompt: int) -> Replay:
+        """The reference of `prompt` read again; kept."""
+        if prompt not in self._replays:
             tokens = self._reference[prompt]
-            rounds = Rounds(self._loaded, [self._prompts[prompt]], 1, len(tokens) + 1)
-            found = []
-            for token in tokens:
-                found.append(rounds.score(rounds.forest()).row(0, 0).copy())
-                rounds.advance([], np.array([[token]]))
-            self._logits[prompt] = np.stack(found)
-        return self._logits[prompt]
+            read = list(replay(self._loaded.protocol, self._prompts[prompt], tokens, WIDTHS))
+            narrow = np.stack([logits for _, logits, _, _ in read]).astype(np.float64)
+            wide = [np.stack([many[index] for _, _, many, _ in read]) for index in range(len(WIDTHS))]
+            change = max(change_of(narrow, logits) for logits in wide)
+            self._replays[prompt] = Replay(narrow, change, change_of(narrow, self._bare(prompt)))
+        return self._replays[prompt]
 
-    def noise(self, rows: int) -> float:
-        """Twice the largest logit difference between one-wide rounds and wide rounds of `rows` rows; rows = 0 stands for
-        transformers' own forward of the whole text."""
-        if rows not in self._noise:
-            probed = [index for index, tokens in enumerate(self._reference) if tokens][:: max(1, len(self._reference) // PROBES)]
-            differences = [self._difference(index, rows) for index in probed[:PROBES]]
-            self._noise[rows] = 2 * max(differences, default=0.0)
-        return self._noise[rows]
-
-    def _difference(self, prompt: int, rows: int) -> float:
-        tokens = list(self._reference[prompt][:PROBE_TOKENS])
-        wide = self._whole(prompt, tokens) if rows == 0 else self._wide(prompt, tokens, rows)
-        return float(np.abs(wide - self.one_wide(prompt)[: len(tokens)]).max())
-
-    def _wide(self, prompt: int, tokens: list[int], rows: int) -> np.ndarray:
-        """Logits before each of `tokens` from rounds in which a chain of them is claimed, in `rows` equal rows, [T, V]."""
-        width = max(2, min(WIDEST, CPU_COLUMNS // rows))
-        rounds = Rounds(self._loaded, [self._prompts[prompt]] * rows, width, len(tokens) + 1)
-        found = []
-        for start in range(0, len(tokens), width):
-            block = np.array([tokens[start : start + width]] * rows)
-            forest = rounds.forest()
-            forest.grow(range(block.shape[1] - 1), block[:, :-1])
-            answers = rounds.score(forest)
-            found += [answers.row(0, column).copy() for column in range(block.shape[1])]
-            rounds.advance(list(range(1, block.shape[1])), block)
-        return np.stack(found)
-
-    def _whole(self, prompt: int, tokens: list[int]) -> np.ndarray:
-        """Logits before each of `tokens` from one forward of transformers without a cache, [T, V]."""
-        text = [*self._prompts[prompt], *tokens[:-1]]
-        ids = torch.tensor([text], device=self._loaded.model.device)
+    def _bare(self, prompt: int) -> np.ndarray:
+        """Logits before each reference token from one forward of transformers without a cache, [T, V]."""
+        tokens = self._reference[prompt]
+        ids = torch.tensor([[*self._prompts[prompt], *tokens[:-1]]], device=self._loaded.model.device)
         with torch.no_grad():
             logits = self._loaded.model(input_ids=ids, use_cache=False).logits[0, -len(tokens) :]
-        return logits.to(torch.float64 if logits.dtype == torch.float64 else torch.float32).cpu().numpy()
+        return logits.double().cpu().numpy()
+
+
+def change_of(one: np.ndarray, other: np.ndarray) -> float:
+    """The largest change, over positions, of the distance between the two best logits of `one` [T, V] in `other` [T, V]."""
+    rows = np.arange(len(one))
+    second, first = np.argpartition(one, -2, axis=-1)[:, -2:].T
+    distances = [(logits[rows, first] - logits[rows, second]).astype(np.float64) for logits in (one, other)]
+    return float(np.abs(distances[0] - distances[1]).max())

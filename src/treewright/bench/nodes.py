@@ -68,7 +68,8 @@ def acceptance(loaded: Loaded, method: str, sizes: Sequence[int]) -> dict[int, f
     for nodes in sizes:
         fresh = dataclasses.replace(loaded, memories={})
         options = {"nodes": nodes}
-        traces = [generate(fresh, p, method, options, max_new_tokens=TOKENS, ignore_eos=True).trace for p in prompts]
+        results = [generate(fresh, prompt, method, options, max_new_tokens=TOKENS, ignore_eos=True) for prompt in prompts]
+        traces = [result.trace for result in results]  # type: ignore[union-attr]
         found[nodes] = sum(trace.new_tokens for trace in traces) / sum(len(trace.steps) for trace in traces)
     return found
 

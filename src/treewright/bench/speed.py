@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from treewright.api import generate, load
-from treewright.bench.arguments import Parser, add_common, assignment, listed, parse, positive, temperature, token_ids
+from treewright.bench.arguments import Parser, add_common, assignment, listed, pair, parse, positive, temperature, token_ids
 from treewright.bench.contestants import PLAIN, Contestant, Setting, our_contestants, peer_contestants
 from treewright.bench.equality import Referee
 from treewright.bench.machine import machine, model_record, versions
@@ -37,52 +37,8 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     """The options of a run. Raises InputError."""
     parser = Parser("speed", "Speed of decoding methods beside plain decoding and transformers, on the same prompts.")
     add_common(parser)
-    parser.add_argument("--model", default="default")
-    parser.add_argument(
-        "--with",
-        dest="roles",
-        action="append",
-        type=assignment,
-        default=[],
-        metavar="ROLE=MODEL",
-        help="a model for a role; draft=NAME also makes transformers' assisted decoding run",
-    )
-    parser.add_argument("--dtype", default=None)
-    parser.add_argument("--compile", action="store_true", help="compile our verify step (transformers stays as it is)")
-    parser.add_argument("--methods", type=listed(str), default=("all",), metavar="M,M:OPTION=VALUE,...")
-    parser.add_argument("--set", dest="settings", action="append", type=assignment, default=[], metavar="[METHOD.]OPTION=VALUE")
-    parser.add_argument(
-        "--nodes",
-        type=_nodes,
-        default=None,
-        metavar="auto|N",
-        help="tree size where a method has the option 'nodes'; auto measures costs and acceptance first",
-    )
-    parser.add_argument(
-        "--peers",
-        type=listed(str),
-        default=("all",),
-        help="transformers, transformers:prompt_lookup, transformers:assisted, all or none",
-    )
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=None,
-        metavar="DIR",
-        help="folder with tinystories_sample, humaneval, spider_dev and spec_bench; the built-in prompts if left out",
-    )
-    parser.add_argument("--domains", type=listed(str), default=None)
-    parser.add_argument("--prompts", type=positive, default=None, metavar="N", help=f"prompts of each domain ({FULL['prompts']})")
-    parser.add_argument("--hash", default=None, help="refuse to run if the prompt set has another hash")
-    parser.add_argument("--temperatures", type=listed(temperature), default=None, help="0,1 if left out")
-    parser.add_argument("--batches", type=listed(positive), default=None, help="1,8 if left out")
-    parser.add_argument("--max-new-tokens", type=positive, default=None, help=f"{FULL['max_new_tokens']} if left out")
-    parser.add_argument(
-        "--stop-at-eos",
-        action="store_true",
-        help="let texts end by themselves; by default all rows are of the same length, so that no row of a batch idles",
-    )
-    parser.add_argument("--repeats", type=positive, default=None, help=f"{FULL['repeats']} if left out; seconds are medians")  # fmt: skip
+    _add_contestants(parser)
+    _add_race(parser)
     args = parse(parser, argv)
     for name, value in (QUICK if args.quick else FULL).items():
         if getattr(args, name) is None:
@@ -90,6 +46,43 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     if max(args.batches) > args.prompts:
         raise InputError(f"--batches {max(args.batches)} needs as many prompts in each domain, but --prompts is {args.prompts}")
     return args
+
+
+# fmt: off
+def _add_contestants(parser: Parser) -> None:
+    """Models and methods."""
+    add = parser.add_argument
+    add("--model", default="default", help="default if left out")
+    add("--with", dest="roles", action="append", type=pair, default=[], metavar="ROLE=MODEL",
+        help="a model for a role; draft=NAME also makes transformers' assisted decoding run")
+    add("--dtype", default=None, help="the checkpoint's own if left out")
+    add("--compile", action="store_true", help="compile our verify step; transformers stays as it is")
+    add("--methods", type=listed(str), default=("all",), metavar="M,M:OPTION=VALUE,...", help="all: every lossless method whose "
+        "models are given; plain is always there")
+    add("--set", dest="settings", action="append", type=assignment, default=[], metavar="[METHOD.]OPTION=VALUE",
+        help="an option of the methods that have it")
+    add("--nodes", type=_nodes, default=None, metavar="auto|N", help="tree size where a method has the option 'nodes'; auto "
+        "measures costs and acceptance first")
+    add("--peers", type=listed(str), default=("all",), help="transformers, transformers:prompt_lookup, transformers:assisted, "
+        "all or none")
+
+
+def _add_race(parser: Parser) -> None:
+    """Prompts and measuring."""
+    add = parser.add_argument
+    add("--data", type=Path, default=None, metavar="DIR", help="folder with tinystories_sample, humaneval, spider_dev and "
+        "spec_bench; the built-in prompts if left out")
+    add("--domains", type=listed(str), default=None, help="prose, code, sql, and with --data spec-bench; all if left out")
+    add("--prompts", type=positive, default=None, metavar="N", help="prompts of each domain; 8 if left out")
+    add("--hash", default=None, help="refuse to run if the prompt set has another hash")
+    add("--temperatures", type=listed(temperature), default=None, help="0,1 if left out")
+    add("--batches", type=listed(positive), default=None, help="1,8 if left out")
+    add("--max-new-tokens", type=positive, default=None, help="128 if left out")
+    add("--stop-at-eos", action="store_true", help="let texts end by themselves; by default all rows are of the same length, so "
+        "that no row of a batch idles")
+    add("--repeats", type=positive, default=None, help="3 if left out; seconds are medians")
+    add("--seed", type=int, default=0)
+# fmt: on
 
 
 def _nodes(text: str) -> int | str:
@@ -121,13 +114,21 @@ class Bench:
         self._ids = [token_ids(self._loaded, prompt.text) for prompt in prompts]
         self._check_context()
         self._peers = peer_contestants(args.peers, self._loaded, self._models)
-        self._ours(None)
+        self._check_roles(self._ours(None))
         self._context = {
             "task": "speed", "machine": machine(self._loaded.model.device), "versions": versions(),
             **model_record(self._loaded, args.compile), "roles": {role: other.name for role, other in self._models.items()},
             "prompt_set": {"hash": prompt_hash(prompts), "source": "data" if args.data else "built-in", "prompts": len(prompts)},
             "max_new_tokens": args.max_new_tokens, "ignore_eos": not args.stop_at_eos, "seed": args.seed, "repeats": args.repeats,
         }  # fmt: skip
+
+    def _check_roles(self, ours: Sequence[Contestant]) -> None:
+        used = {role for contestant in [*ours, *self._peers] for role in contestant.roles}
+        unused = sorted(set(self._models) - used)
+        if unused:
+            raise InputError(
+                f"--with {unused[0]}=...: no method or peer of this run uses that role; used: {', '.join(used) or 'none'}"
+            )
 
     def _check_context(self) -> None:
         most = self._loaded.protocol.capabilities.max_length
@@ -170,14 +171,13 @@ class Bench:
                 for record in found:
                     write(record)
                 print(f"\n## {self._title()}, {name}\n\n{report(found)}\n", flush=True)
-                equal = equal and not any(
-                    record["equal"] is False for record in found if record["lossless"] and not record["peer"]
-                )
+                ours = [record for record in found if record["lossless"] and not record["peer"]]
+                equal = equal and not any(record["equal"] is False for record in ours)
         return equal
 
     def _plain(self, ids: Sequence[int]) -> list[int]:
         most, ignore = self._args.max_new_tokens, not self._args.stop_at_eos
-        return generate(self._loaded, list(ids), PLAIN, max_new_tokens=most, ignore_eos=ignore).tokens
+        return generate(self._loaded, list(ids), PLAIN, max_new_tokens=most, ignore_eos=ignore).tokens  # type: ignore[union-attr]
 
     def _title(self) -> str:
         context = self._context

@@ -57,12 +57,8 @@ def _judge(field: Field) -> dict[str, list[Equality]]:
 
 
 def _tally(referee: Referee, result: Result, peer: bool) -> Equality:
-    found = Equality(rows=len(result.unit.numbers))
-    for number_of_prompt, tokens in zip(result.unit.numbers, result.outcome.tokens, strict=True):
-        divergence = referee.judge(number_of_prompt, tokens, found.rows, peer)
-        if divergence is not None:
-            found.divergences.append(divergence)
-    return found
+    judged = [referee.judge(*row, peer) for row in zip(result.unit.numbers, result.outcome.tokens, strict=True)]
+    return Equality(len(judged), [row for row in judged if row is not None])
 
 
 def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: dict[str, list[Equality]]) -> dict[str, Any]:
@@ -95,18 +91,18 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
 def _ratio(field: Field, reference: str, name: str, cell: Sequence[int]) -> dict[str, float | None] | None:
     if reference not in field.results:
         return None
-    sides = [[field.results[side][index].cost for index in cell] for side in (reference, name)]
-    return dataclasses.asdict(speed_ratio(*sides))
+    theirs, ours = ([field.results[side][index].cost for index in cell] for side in (reference, name))
+    return dataclasses.asdict(speed_ratio(theirs, ours))
 
 
 def _equality(tally: Sequence[Equality] | None) -> dict[str, Any]:
     if tally is None:
         return {"equal": None, "rows_compared": 0, "rows_identical": 0, "divergences": []}
-    divergences = [divergence for unit in tally for divergence in unit.divergences]
+    parted = [row for unit in tally for row in unit.parted]
     compared = sum(unit.rows for unit in tally)
     return {
-        "equal": all(unit.equal for unit in tally), "rows_compared": compared, "rows_identical": compared - len(divergences),
-        "divergences": [dataclasses.asdict(divergence) for divergence in divergences],
+        "equal": all(unit.equal for unit in tally), "rows_compared": compared, "rows_identical": compared - len(parted),
+        "divergences": [row.to_json() for row in parted],
     }  # fmt: skip
 
 
@@ -154,10 +150,6 @@ def _equal(record: dict[str, Any]) -> str:
 
 
 def _divergences(record: dict[str, Any]) -> Iterator[str]:
-    for found in record["divergences"]:
-        why = "one text ends" if found["margin"] is None else f"margin {found['margin']:.3g}, noise {found['noise']:.3g}"
-        verdict = "excused" if found["excused"] else "BROKEN"
-        yield (
-            f"- {_label(record)}, prompt {found['prompt']}, token {found['position']}: {found['got']} for {found['expected']}, "
-            f"{why}: {verdict}"
-        )
+    for row in record["divergences"]:
+        verdict = "excused" if row["excused"] else "BROKEN"
+        yield f"- {verdict}: {_label(record)}, prompt {row['prompt']}, {row['sentence']}"

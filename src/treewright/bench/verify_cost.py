@@ -39,30 +39,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     """The options of a run. Raises InputError."""
     parser = Parser("verify-cost", "Time of a round over n claims, commit included, beside a bare transformers forward.")
     add_common(parser)
-    parser.add_argument("--models", type=listed(str), default=None, help="default,random:0.1b,random:0.9b if left out")
-    parser.add_argument("--dtypes", type=listed(str), default=None, help="float32,bfloat16 if left out")
-    parser.add_argument("--batches", type=listed(positive), default=None, help="1,8 if left out")
-    parser.add_argument("--claims", type=listed(positive), default=None, help="1,2,4,8,16,24,32,48,64,96 if left out")
-    parser.add_argument("--shapes", type=listed(str), default=("tree", "chain"))
-    parser.add_argument("--context", type=positive, default=128, help="tokens in the text when the timing begins")
-    parser.add_argument("--compile", action="store_true", help="time the compiled step too")
-    parser.add_argument(
-        "--compile-up-to",
-        type=float,
-        default=3e8,
-        metavar="PARAMETERS",
-        help="larger models are not compiled: each compiled shape holds a packed copy of the weights",
-    )
-    parser.add_argument("--repeats", type=positive, default=None, help="passes whose median is taken")
-    parser.add_argument(
-        "--budget",
-        type=float,
-        default=120.0,
-        metavar="SECONDS",
-        help="begin no further pass of a configuration after so long (two are made)",
-    )
-    parser.add_argument("--mat", type=_curve, default=None, metavar="FILE|N=MAT,...", help="acceptance curve: tokens per call "
-                        "by number of nodes, or the JSON of a speed run that holds some")  # fmt: skip
+    _add_options(parser)
     args = parse(parser, argv)
     for name, value in (QUICK if args.quick else FULL).items():
         if getattr(args, name) is None:
@@ -72,6 +49,26 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         if shape not in SHAPES:
             raise InputError(f"unknown shape '{shape}'; {choices(shape, SHAPES)}")
     return args
+
+
+# fmt: off
+def _add_options(parser: Parser) -> None:
+    add = parser.add_argument
+    add("--models", "--model", type=listed(str), default=None, help="default,random:0.1b,random:0.9b if left out")
+    add("--dtypes", type=listed(str), default=None, help="float32,bfloat16 if left out")
+    add("--batches", type=listed(positive), default=None, help="1,8 if left out")
+    add("--claims", type=listed(positive), default=None, help="1,2,4,8,16,24,32,48,64,96 if left out")
+    add("--shapes", type=listed(str), default=("tree", "chain"), help="tree,chain if left out")
+    add("--context", type=positive, default=128, help="tokens in the text when the timing begins; 128 if left out")
+    add("--compile", action="store_true", help="time the compiled step too")
+    add("--compile-up-to", type=float, default=3e8, metavar="PARAMETERS", help="larger models are not compiled: each compiled "
+        "shape holds a packed copy of the weights; 3e8 if left out")
+    add("--repeats", type=positive, default=None, help="passes of a burst of rounds each; the median is taken; 7 if left out")
+    add("--budget", type=float, default=120.0, metavar="SECONDS", help="begin no further pass of a configuration after so long "
+        "(two are made); 120 if left out")
+    add("--mat", type=_curve, default=None, metavar="FILE|N=MAT,...", help="acceptance curve: tokens per call by number of "
+        "nodes, or the JSON of a speed run that holds some")
+# fmt: on
 
 
 def _curve(text: str) -> Curve:
@@ -142,7 +139,7 @@ def _release() -> None:
 def _configuration(args: argparse.Namespace, eager: Loaded, rows: int, write: Write) -> None:
     context = {
         "task": "verify-cost", "machine": machine(eager.model.device), "versions": versions(), **model_record(eager, False),
-        "batch": rows, "context": args.context, "repeats": args.repeats, "seed": args.seed,
+        "batch": rows, "context": args.context, "repeats": args.repeats,
     }  # fmt: skip
     wanted = args.compile and context["parameters"] <= args.compile_up_to
     kinds = {False: eager}

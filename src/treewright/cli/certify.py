@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 from rich.table import Table
 
 from treewright.cli import options as option
-from treewright.cli.command import notes, output, print_json, run_command
+from treewright.cli.command import output, print_json, run_command
 from treewright.cli.models import load_models
-from treewright.core.errors import InputError
-from treewright.core.registry import entry, methods
-
-if TYPE_CHECKING:
-    from treewright.api import Loaded
+from treewright.core.errors import InputError, choices
+from treewright.core.recipe import Recipe
+from treewright.core.registry import methods
 
 Names = Annotated[str, typer.Option("--methods", metavar="all|A,B", help="'all': every lossless method that fits the model.")]
 FAILED = 1
@@ -28,33 +25,26 @@ def command(
 ) -> int:  # fmt: skip
     """Prove on a model that methods give what they claim. Exit code 1 if a check fails."""
     wanted = None if names == "all" else option.names("--methods", names)
-    for name in wanted or ():
-        if not entry(name).card.lossless:
-            raise InputError(f"method '{name}' does not claim to be lossless, so there is nothing to certify; leave it out")
-    target, models = load_models(model, option.pairs("--with", others), dtype, device, compiled)
-    if wanted is None:
-        wanted = _fitting(target, models)
+    roles = option.pairs("--with", others)
+    _check_roles(wanted, roles)
+    target, models = load_models(model, roles, dtype, device, compiled)
     from treewright.testing.certify import certify
 
     rows = certify(target, wanted, models)
     if as_json:
-        print_json([dataclasses.asdict(row) for row in rows])
+        print_json([row.to_json() for row in rows])
     else:
         _print(rows)
     return 0 if all(row.passed for row in rows) else FAILED
 
 
-def _fitting(target: Loaded, roles: Collection[str]) -> list[str]:
-    """The lossless methods that can run on this model with the further models at hand; says which ones cannot, and why."""
-    fitting = []
-    for card in methods():
-        lacking = [f"--with {role}=MODEL" for role in card.models if role not in roles]
-        lacking += target.protocol.capabilities.missing(card.needs)
-        if card.lossless and lacking:
-            notes().print(f"left out: {card.name}, which needs {', '.join(lacking)}", soft_wrap=True)
-        elif card.lossless:
-            fitting.append(card.name)
-    return fitting
+def _check_roles(names: Sequence[str] | None, roles: Collection[str]) -> None:
+    """Raises UnknownMethod, and InputError for a model that none of the methods would use."""
+    cards = methods() if names is None else [card for name in names for card in Recipe.of(name).cards()]
+    used = {role for card in cards for role in card.models}
+    unused = sorted(set(roles) - used)
+    if unused:
+        raise InputError(f"no method that is certified uses a model for the role '{unused[0]}'; {choices(unused[0], used)}")
 
 
 def _print(rows: Sequence[Any]) -> None:

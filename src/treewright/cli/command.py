@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import typer
 from rich.console import Console
 
 from treewright.core.errors import InputError
+
+PROMPT_HELP = "The text to continue; '-' reads standard input."
 
 # Newer typers carry a click of their own; the base of the one error class they export is right for both.
 USAGE_ERROR: Any = next(base for base in typer.BadParameter.__mro__ if base.__name__ == "ClickException")
@@ -29,6 +32,9 @@ def run_command(verb: str, command: Callable[..., int | None], arguments: Sequen
     except USAGE_ERROR as error:
         sentence = error.format_message().strip().rstrip(".")
         raise InputError(f"{sentence}; see `treewright {verb} --help`") from error
+    except SystemExit as error:
+        # In this mode typer ends the process for one reason only: the reader of standard output has gone.
+        raise BrokenPipeError from error
     except typer.Abort as error:
         raise KeyboardInterrupt from error
     return code or 0
@@ -43,6 +49,16 @@ def output() -> Console:
 def notes() -> Console:
     """Standard error: progress and accounts, which are not the answer."""
     return Console(stderr=True, highlight=False, markup=False, emoji=False)
+
+
+def read_prompt(written: str) -> str:
+    """The PROMPT argument, or standard input, as it is, for '-'. Raises InputError for what is not UTF-8."""
+    if written != "-":
+        return written
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise InputError(f"standard input is not UTF-8 ({error.reason} at byte {error.start}); encode it as UTF-8") from error
 
 
 def check_folder(option: str, path: Path | None) -> None:

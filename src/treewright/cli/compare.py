@@ -11,10 +11,11 @@ import typer
 from rich.table import Table
 
 from treewright.cli import options as option
-from treewright.cli.command import check_folder, notes, output, print_json, run_command
+from treewright.cli.command import PROMPT_HELP, check_folder, notes, output, print_json, read_prompt, run_command
 from treewright.cli.models import load_models
 from treewright.core.errors import UnknownOption
 from treewright.core.recipe import Recipe
+from treewright.plots import canvas
 
 Against = Annotated[str | None, typer.Option("--against", metavar="PEER,...", help="Peers to run beside, such as transformers.")]
 Plot = Annotated[Path | None, typer.Option("--plot", metavar="FILE", help="Draw the table: .png, .svg or .pdf.")]
@@ -22,10 +23,10 @@ Repeats = Annotated[int, typer.Option("--repeats", min=1, help="Runs of each; th
 
 
 def command(
-    prompt: Annotated[str, typer.Argument(help="The text to continue.")], methods: option.MethodNames,
+    prompt: Annotated[str, typer.Argument(help=PROMPT_HELP)], methods: option.MethodNames,
     against: Against = None, model: option.ModelName = "default", others: option.With = None, method_options: option.Set = None,
-    max_new_tokens: option.MaxNewTokens = 128, temperature: option.Temperature = 0.0, seed: option.Seed = 0, ignore_eos: option.IgnoreEos = False,
-    repeats: Repeats = 3,
+    max_new_tokens: option.MaxNewTokens = 128, temperature: option.Temperature = 0.0, seed: option.Seed = 0,
+    ignore_eos: option.IgnoreEos = False, repeats: Repeats = 3,
     dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
     plot: Plot = None, as_json: option.Json = False,
 ) -> None:  # fmt: skip
@@ -33,7 +34,10 @@ def command(
     names = option.names("--methods", methods)
     peers = option.names("--against", against) if against else []
     options = options_by_method(names, option.values(method_options))
-    check_folder("--plot", plot)
+    if plot is not None:
+        check_folder("--plot", plot)
+        canvas.check(plot)
+    prompt = read_prompt(prompt)
     target, models = load_models(model, option.pairs("--with", others), dtype, device, compiled)
     from treewright.interop.compare import compare
 
@@ -66,7 +70,8 @@ def options_by_method(names: Sequence[str], values: dict[str, Any]) -> dict[str,
             else:
                 found[name][key] = value
         if len(refusals) == len(names):
-            raise refusals[0] if len(names) == 1 else UnknownOption(f"option '{key}' belongs to none of {', '.join(names)}; see `treewright show METHOD`")
+            several = UnknownOption(f"option '{key}' belongs to none of {', '.join(names)}; see `treewright show METHOD`")
+            raise refusals[0] if len(names) == 1 else several
     return found
 
 
@@ -83,7 +88,7 @@ def _print(prompt: str, rows: Sequence[Any]) -> None:
     table.add_column("note")
     for row in rows:
         table.add_row(
-            row.method, _verdict(row.equal), _number(row.model_calls, "d"), _number(row.tokens_per_call, ".2f"),
+            row.method, _verdict(row), _number(row.model_calls, "d"), _number(row.tokens_per_call, ".2f"),
             _number(row.seconds, ".3f"), _ratio(row.ratio_to_plain), _ratio(row.ratio_to_peer), row.note or "",
         )  # fmt: skip
     console.print(table)
@@ -101,8 +106,9 @@ def _texts(rows: Sequence[Any]) -> dict[str, str]:
     return {", ".join(names): text for text, names in writers.items()}
 
 
-def _verdict(equal: bool | None) -> str:
-    return "" if equal is None else "equal" if equal else "differs"
+def _verdict(row: Any) -> str:
+    """A row that is equal and has a note differs where the model's own rounding decides; the note says where."""
+    return "differs" if not row.equal else "near tie" if row.note else "equal"
 
 
 def _number(value: float | None, form: str) -> str:

@@ -12,13 +12,11 @@ import typer
 
 from treewright.cli import options as option
 from treewright.cli.batches import Batches
-from treewright.cli.command import check_folder, notes, print_json, run_command
+from treewright.cli.command import PROMPT_HELP, check_folder, notes, print_json, read_prompt, run_command
 from treewright.cli.models import load_models
 from treewright.core.errors import InputError
 from treewright.core.recipe import Recipe
 from treewright.core.request import Budget, Request, Sampling
-
-PROMPT_HELP = "The text to continue; '-' reads standard input."
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +45,7 @@ def command(
     sampling = Sampling(
         temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty
     )
-    settings = dict(
+    settings: dict[str, Any] = dict(
         max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, sampling=sampling, seed=seed, samples=samples,
         stop=tuple(stop or ()), ignore_eos=ignore_eos, budget=Budget(None, budget_calls, budget_seconds), batch_rows=batch_rows,
     )  # fmt: skip
@@ -57,25 +55,15 @@ def command(
     recipe = Recipe.of(method, option.values(method_options))
     loading = (model, option.pairs("--with", others), dtype, device, compiled)
     if input_file is None and output_file is None:
-        text = _prompt(prompt)
-        _one(text, recipe, settings, loading, Destination(as_json, trace))
+        if prompt is None:
+            raise InputError("no prompt; give PROMPT ('-' for standard input), or --input FILE.jsonl --output FILE.jsonl")
+        _one(read_prompt(prompt), recipe, settings, loading, Destination(as_json, trace))
         return
     if input_file is None or output_file is None or prompt is not None or trace is not None:
         raise InputError("--input and --output go together, and without PROMPT and --trace")
     account = Batches(input_file, output_file, recipe, settings, loading).run(notes())
     if as_json:
         print_json(account)
-
-
-def _prompt(written: str | None) -> str:
-    if written is None:
-        raise InputError("no prompt; give PROMPT ('-' for standard input), or --input FILE.jsonl --output FILE.jsonl")
-    if written != "-":
-        return written
-    try:
-        return sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise InputError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start}); encode it as UTF-8") from error
 
 
 class _Printer:

@@ -66,14 +66,15 @@ def _dispatch(arguments: list[str]) -> int:
 
 def _overview() -> str:
     lines = [f"  {verb:<10}{summary}" for verb, summary in VERBS.items()]
-    return "\n".join(
-        ["usage: treewright COMMAND ...", "", *lines, "", "`treewright COMMAND --help` lists a command's options; `treewright --version`"]
-    )
+    more = ["`treewright COMMAND --help` lists a command's options.", "`treewright --version` says which version this is."]
+    return "\n".join(["usage: treewright COMMAND ...", "", *lines, "", *more])
 
 
 def _complain(arguments: Sequence[str], sentence: str) -> int:
-    verb = f" {arguments[0]}" if arguments and arguments[0] in VERBS else ""
-    print(f"treewright{verb}: {' '.join(sentence.splitlines())}", file=sys.stderr)
+    verb = f"treewright {arguments[0]}" if arguments and arguments[0] in VERBS else "treewright"
+    # A task of `bench` names itself, more closely than we could.
+    prefix = "" if sentence.startswith(verb) else f"{verb}: "
+    print(prefix + " ".join(sentence.splitlines()), file=sys.stderr)
     return BAD_INPUT
 
 

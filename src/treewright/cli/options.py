@@ -11,9 +11,11 @@ import typer
 
 from treewright.core.errors import InputError
 
+Texts = list[str] | None
+
 ModelName = Annotated[str, typer.Option("--model", help="A bundled name, a transformers id, or a folder.")]
-With = Annotated[list[str] | None, typer.Option("--with", metavar="ROLE=MODEL", help="A further model, such as draft=default-draft.")]
-Set = Annotated[list[str] | None, typer.Option("--set", metavar="[METHOD.]KEY=VALUE", help="An option of a method; see `treewright show`.")]
+With = Annotated[Texts, typer.Option("--with", metavar="ROLE=MODEL", help="Such as draft=default-draft; may be repeated.")]
+Set = Annotated[Texts, typer.Option("--set", metavar="[METHOD.]KEY=VALUE", help="Method options; see `treewright show`.")]
 Method = Annotated[str, typer.Option("--method", help="A method's name, or names joined by '+'.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="New tokens at most.")]
 MinNewTokens = Annotated[int, typer.Option("--min-new-tokens", help="New tokens at least.")]
@@ -27,17 +29,17 @@ PresencePenalty = Annotated[float, typer.Option("--presence-penalty", help="Take
 FrequencyPenalty = Annotated[float, typer.Option("--frequency-penalty", help="Taken off for each time it was generated.")]
 Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same text.")]
 Samples = Annotated[int, typer.Option("-n", help="Samples of each prompt.")]
-Stop = Annotated[list[str] | None, typer.Option("--stop", metavar="TEXT", help="End the text before this string; may be repeated.")]
+Stop = Annotated[Texts, typer.Option("--stop", metavar="TEXT", help="End the text before this; may be repeated.")]
 IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end-of-text token.")]
 BudgetCalls = Annotated[int | None, typer.Option("--budget-calls", help="Model calls at most (for a file: of each batch).")]
 BudgetSeconds = Annotated[float | None, typer.Option("--budget-seconds", help="Seconds at most (for a file: of each batch).")]
-Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16 or float64; the checkpoint's own by default.")]
+Dtype = Annotated[str | None, typer.Option("--dtype", help="float32, bfloat16, float16, float64; else the checkpoint's own.")]
 Device = Annotated[str | None, typer.Option("--device", help="cpu, cuda or cuda:N.")]
 Compile = Annotated[bool, typer.Option("--compile", help="Compile the model's step: seconds for each new shape, then faster.")]
 BatchRows = Annotated[int, typer.Option("--batch-rows", help="Rows decoded at once.")]
-InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE.jsonl", help='Lines with "prompt" or "tokens"; goes with --output.')]
-OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE.jsonl", help="One line for each row; a cut-off run resumes.")]
-TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE.json", help="Write what happened, for `treewright plot`.")]
+InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE.jsonl", help='Lines with "prompt" or "tokens".')]
+OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE.jsonl", help="Answers; a cut-off run resumes.")]
+TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE.json", help="Write the trace, for `treewright plot`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MethodNames = Annotated[str, typer.Option("--methods", metavar="A,B,C", help="Names separated by commas.")]
 

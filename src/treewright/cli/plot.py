@@ -12,8 +12,7 @@ import typer
 from treewright.cli.command import check_folder, notes, run_command
 from treewright.core.errors import InputError
 from treewright.core.trace import Trace
-
-MOST_ROUNDS = 60
+from treewright.plots.trace import MOST_ROUNDS, draw_trace
 
 
 def command(
@@ -24,8 +23,6 @@ def command(
     """Draw how a text was decoded: token trees, accepted paths, model calls."""
     check_folder("--output", file)
     record = read_trace(trace)
-    from treewright.plots.trace import draw_trace
-
     draw_trace(record, file, rounds)
     notes().print(f"drew {file}", soft_wrap=True)
 

@@ -15,6 +15,8 @@ from treewright.core.errors import InputError
 MARK = "treewright"
 """The first field of an output line: which row of which run it answers."""
 
+ADVICE = "give another --output, or remove the file"
+FOREIGN = f"not a line of `treewright generate`; {ADVICE}"
 WRITTEN = (MARK, "text", "finish_reason", "tokens_per_call", "samples")
 
 
@@ -106,25 +108,22 @@ class OutputFile:
 
     def _index(self, number: int, line: bytes) -> int:
         place = f"--output '{self._path}', line {number}"
-        advice = "give another --output, or remove the file"
         try:
             mark = json.loads(line)[MARK]
             index, settings, prompt = mark["row"], mark["settings"], mark["prompt"]
         except (ValueError, KeyError, TypeError) as error:
-            raise InputError(f"{place}: not a line of `treewright generate`; {advice}") from error
+            raise InputError(f"{place}: {FOREIGN}") from error
         if settings != self._settings:
-            raise InputError(f"{place}: decoded with another model, method or settings than asked for now; {advice}")
+            raise InputError(f"{place}: decoded with another model, method or settings than asked for now; {ADVICE}")
         if not 0 <= index < len(self._rows) or self._rows[index].digest != prompt:
-            raise InputError(f"{place}: row {index} answers another prompt than row {index} of --input; {advice}")
+            raise InputError(f"{place}: row {index} answers another prompt than row {index} of --input; {ADVICE}")
         return index
 
     def _check_rest(self, number: int, rest: bytes) -> None:
         """The last line has no end: it may only be the beginning of a line of ours, which a cut-off run left behind."""
         opening = json.dumps({MARK: {}})[:-3].encode()
         if not (rest.startswith(opening) or opening.startswith(rest)):
-            raise InputError(
-                f"--output '{self._path}', line {number}: not a line of `treewright generate`; give another --output, or remove the file"
-            )
+            raise InputError(f"--output '{self._path}', line {number}: {FOREIGN}")
 
     def append(self, answers: Sequence[tuple[int, dict[str, Any]]]) -> None:
         """Writes the answers of a batch, (row index, fields), and waits until the disk has them."""

@@ -27,7 +27,8 @@ def command(
         raise InputError(f"--data is '{data}', which is not a folder; give the folder that holds the corpora")
     quiet()
     from treewright.train.checkpoint import CheckpointError
-    from treewright.train.recipes import find_recipe, run as train
+    from treewright.train.recipes import find_recipe
+    from treewright.train.recipes import run as train
 
     console = notes()
     try:

@@ -27,7 +27,7 @@ class Answers:
     field [R, N, T, V] or None: in any-order families, a distribution for every slot, under each claim's canvas.
     """
 
-    __slots__ = ("logits", "hidden", "field", "_top", "_host", "_largest")
+    __slots__ = ("_host", "_largest", "_top", "field", "hidden", "logits")
 
     def __init__(
         self, logits: torch.Tensor, hidden: torch.Tensor | None = None, field: np.ndarray | None = None

@@ -35,7 +35,7 @@ class Shape:
     visible [B, N, N] bool: visible[b, i, j] says that claim i attends to claim j; ancestors and self by default.
     """
 
-    __slots__ = ("parent", "depth", "visible", "_grown", "_children")
+    __slots__ = ("_children", "_grown", "depth", "parent", "visible")
 
     def __init__(self, parent: np.ndarray, depth: np.ndarray, visible: np.ndarray) -> None:
         self.parent, self.depth, self.visible = parent, depth, visible
@@ -128,7 +128,7 @@ class Forest:
     for every parent whose children are not DELTA. slot [R, N] or None: in any-order models, the slot a claim fills.
     """
 
-    __slots__ = ("token", "shape", "law", "q", "slot")
+    __slots__ = ("law", "q", "shape", "slot", "token")
 
     def __init__(self, frontier: np.ndarray) -> None:
         self.token = frontier.reshape(-1, 1)
@@ -160,8 +160,10 @@ class Forest:
         first = self.columns
         if law is not Law.DELTA and not q:
             raise ValueError(f"claims of law {law.name} need q, the distribution they were drawn from")
-        per_row = isinstance(parents, np.ndarray) and parents.ndim == 2
-        self.shape = self.shape.grow_rows(parents) if per_row else self.shape.grow(parents)
+        if isinstance(parents, np.ndarray) and parents.ndim == 2:
+            self.shape = self.shape.grow_rows(parents)
+        else:
+            self.shape = self.shape.grow([int(parent) for parent in parents])
         self.token = np.concatenate([self.token, tokens.astype(np.int64, copy=False)], axis=1)
         self.law = self.law + [law] * tokens.shape[1]
         self.q.update(q or {})

@@ -15,7 +15,7 @@ class Text:
     is laid out to its limit on admission, `length` is that canvas, and slots become facts in any order.
     """
 
-    __slots__ = ("token", "length", "prompt", "limit", "blank")
+    __slots__ = ("blank", "length", "limit", "prompt", "token")
 
     def __init__(self, capacity: int, blank: int | None = None) -> None:
         self.blank = blank

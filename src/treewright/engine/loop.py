@@ -10,7 +10,6 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from treewright.core.answers import Answers
 from treewright.core.errors import ContextError, InputError
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
@@ -81,11 +80,14 @@ class Engine:
 
     def _limit(self, index: int) -> int:
         """The most tokens a row of this prompt may hold: what was asked for, as far as every model that makes the law has
-        positions. Raises ContextError where there is no room for a single new token, InputError for an empty prompt."""
+        positions. A draft model that runs out of them only drafts worse, but it must be able to read the prompt.
+
+        Raises ContextError where a model has no room for a single new token, InputError for an empty prompt.
+        """
         prompt = self._request.prompts[index]
         limit = len(prompt) + self._request.max_new_tokens
-        for name in ("target", *self._steering_models):
-            own, most = len(self._prompt_for(name, prompt)), self._run.models[name].capabilities.max_length
+        for name, model in self._run.models.items():
+            own, most = len(self._prompt_for(name, prompt)), model.capabilities.max_length
             if own == 0:
                 raise InputError(f"prompt {index} was rewritten to 0 tokens for model '{name}'; leave at least one")
             if most is not None and own >= most:
@@ -93,7 +95,8 @@ class Engine:
                     f"prompt {index} has {own} tokens as model '{name}' reads it, which has {most} positions; "
                     f"shorten it to at most {most - 1}"
                 )
-            limit = limit if most is None else min(limit, most - own + len(prompt))
+            if most is not None and (name == "target" or name in self._steering_models):
+                limit = min(limit, most - own + len(prompt))
         return limit
 
     def _recorder(self, name: str) -> Recorder:

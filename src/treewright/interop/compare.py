@@ -16,7 +16,7 @@ from treewright.core.randomness import DRAW, Keyed
 from treewright.core.recipe import Recipe
 from treewright.core.request import Sampling
 from treewright.core.trace import Trace
-from treewright.interop.peers import PEERS, PeerSettings
+from treewright.interop.peers import PEERS, PeerSettings, network_of
 
 PLAIN = "plain"
 
@@ -158,6 +158,8 @@ def _peer(task: _Task, name: str) -> Callable[[], _Run]:
     settings = PeerSettings(task.max_new_tokens, task.temperature, task.seed, task.ignore_eos, task.models.get("draft"))
     if name == "transformers:assisted" and settings.draft is None:
         raise InputError(f"peer '{name}' needs a model for the role 'draft'; give models={{'draft': ...}} (--with draft=MODEL)")
+    for model in (task.model, *([settings.draft] if settings.draft else [])):
+        network_of(model)
     tokenizer = task.model.tokenizer
 
     def run() -> _Run:

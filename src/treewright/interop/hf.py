@@ -83,7 +83,9 @@ class CustomGenerate:
             pass
         _check_ends({prompt * samples + sample: row for (prompt, sample), row in engine.finished.items()})
         sequences = rows.sequences()
-        return GenerateDecoderOnlyOutput(sequences=sequences) if generation_config.return_dict_in_generate else sequences
+        if generation_config.return_dict_in_generate:
+            return GenerateDecoderOnlyOutput(sequences=sequences)  # type: ignore[arg-type]
+        return sequences
 
     def _load(self, model: PreTrainedModel) -> Loaded:
         """The model behind the protocol, kept between calls while it stays what and where it is."""

@@ -70,7 +70,7 @@ def transformers_assisted(model: Loaded, prompts: Sequence[Sequence[int]], setti
         raise InputError(
             "peer 'transformers:assisted' needs a model for the role 'draft'; give models={'draft': ...} (--with draft=MODEL)"
         )
-    draft = _network(settings.draft)
+    draft = network_of(settings.draft)
     with _bare(draft):
         return _generate(model, prompts, settings, assistant=draft)
 
@@ -87,10 +87,10 @@ def _one(name: str, prompts: Sequence[Sequence[int]]) -> None:
         raise InputError(f"peer '{name}' was given {len(prompts)} prompts; transformers supports one; give them one by one")
 
 
-def _network(model: Loaded) -> Any:
-    """The transformers model of a Loaded; one that was loaded from an object with the protocol has none."""
+def network_of(model: Loaded) -> Any:
+    """The transformers model of a Loaded. Raises CapabilityError where it was loaded from an object with the protocol."""
     if model.model is model.protocol:
-        raise CapabilityError(f"peer 'transformers' needs a transformers model, which '{model.name}' is not; leave against empty")
+        raise CapabilityError(f"peers need transformers models, which '{model.name}' is not; give one, or no peer")
     return model.model
 
 
@@ -119,7 +119,7 @@ def _config(model: Loaded, settings: PeerSettings, lookup: int | None) -> Genera
 def _generate(
     model: Loaded, prompts: Sequence[Sequence[int]], settings: PeerSettings, lookup: int | None = None, assistant: Any = None
 ) -> PeerRun:
-    network = _network(model)
+    network = network_of(model)
     config = _config(model, settings, lookup)
     width = max(len(prompt) for prompt in prompts)
     ids = torch.zeros(len(prompts), width, dtype=torch.long)

@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.models.attention import tree_attention
+from treewright.models.causal_session import CausalSession
 from treewright.models.compiled import CompiledStep
 from treewright.models.masks import Masks
 from treewright.models.memory import Layout, Memory, Probe
@@ -96,8 +97,6 @@ class CausalModel:
     def open(self, text: Text, opening: Opening, record: Recorder) -> Session:
         if self.layout is None:
             return RecomputeSession(text, opening, record, self._reader(opening.hidden))
-        from treewright.models.causal_session import CausalSession
-
         return CausalSession(self, text, opening, record)
 
     def _reader(self, hidden: bool) -> Any:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from treewright.core.answers import Answers, top_ids
 from treewright.core.claims import ABSENT, Forest
-from treewright.core.session import Opening, Recorder
+from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.compiled import KEY_STEP, bucket
-from treewright.models.masks import TreeMasks
+from treewright.models.compiled import KEY_STEP, CompiledStep, bucket
+from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
-
-if TYPE_CHECKING:
-    from treewright.models.causal import CausalModel
 
 EAGER_KEY_STEP = 128
 CHUNK = 512
@@ -26,11 +23,32 @@ SPARE = 8
 
 
 def rounded(size: int, step: int) -> int:
+    """The multiple of `step` that holds `size`."""
     return -(-size // step) * step
 
 
 def power_of_two(size: int) -> int:
+    """The power of two that holds `size`."""
     return 1 << (size - 1).bit_length()
+
+
+class TreeScorer(Protocol):
+    """What the session needs of its model; `CausalModel` says what each is."""
+
+    windows: dict[str, int | None]
+    compiled: CompiledStep | None
+    capabilities: Capabilities
+    config: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    def new_memory(self, rows: int, scratch: int, slots: int) -> Memory: ...
+
+    def forward(
+        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any, keep: int = 0, hidden: bool = False
+    ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+
+    def timed(self) -> float: ...
 
 
 class CausalSession:
@@ -39,7 +57,7 @@ class CausalSession:
     seen [R] counts tokens of the engine's text; `_shift` [R] is the own prompt's length minus the text's prompt length.
     """
 
-    def __init__(self, model: CausalModel, text: Text, opening: Opening, record: Recorder) -> None:
+    def __init__(self, model: TreeScorer, text: Text, opening: Opening, record: Recorder) -> None:
         self._model, self._text, self._opening, self._record = model, text, opening, record
         self._scratch = rounded(opening.claims + SPARE, 16)
         self._step = EAGER_KEY_STEP if model.compiled is None else KEY_STEP
@@ -155,18 +173,22 @@ class CausalSession:
 
     def _assemble(self, block: Answers, root: Answers | None, columns: int) -> Answers:
         """Answers by column: the block's outputs from the frontier on, the kept root where nothing was pending."""
-        lead, idle = self._lead, torch.from_numpy(self._pending == 0).to(block.logits.device)
+        lead = self._lead
 
         def place(outputs: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
             if lead == 0 and kept is not None:
                 return torch.cat([kept, outputs[:, : columns - 1]], dim=1)
             outputs = outputs[:, lead - 1 : lead - 1 + columns]
             if kept is not None:
+                idle = torch.from_numpy(self._pending == 0).to(kept.device)
                 outputs[idle, 0] = kept[idle, 0]
             return outputs
 
-        hidden = None if block.hidden is None else place(block.hidden.clone(), root and root.hidden)
-        return Answers(place(block.logits, root and root.logits), hidden)
+        logits = place(block.logits, None if root is None else root.logits)
+        if block.hidden is None:
+            return Answers(logits)
+        # A copy: the block's own states are what the commit keeps, and a kept root has no place among them.
+        return Answers(logits, place(block.hidden.clone(), None if root is None else root.hidden))
 
     def _next_block(self, forest: Forest) -> None:
         """Claims added since the last call, after those that are live."""
@@ -280,7 +302,7 @@ class CausalSession:
         """Answers after the last token in memory, [R + added, 1], kept from the round that committed it; the added rows
         have no token in memory that was asked for yet."""
         answers, columns = self._last  # type: ignore[misc]
-        index = torch.arange(len(columns)), torch.tensor(columns)
+        index = torch.arange(len(columns)), torch.tensor(columns, dtype=torch.long)
 
         def gather(outputs: torch.Tensor) -> torch.Tensor:
             return torch.nn.functional.pad(outputs[index], (0, 0, 0, added)).unsqueeze(1)

@@ -1,15 +1,14 @@
 """The verify step as one compiled graph with static shapes.
 
 What makes it fast on a CPU, each measured (docs/log.md): weights frozen into the graph and prepacked, projections of one
-input concatenated, matrix products chosen by trial among the library's and generated ones, a C++ wrapper instead of a
-Python one, and no guards: every shape has a code object of its own, so there is one graph to choose from.
+input concatenated, a C++ wrapper instead of a Python one, and no guards: every shape has a code object of its own, so there
+is one graph to choose from.
 """
 
 from __future__ import annotations
 
 import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,8 +27,6 @@ CPU_OPTIONS: dict[str, Any] = {
     "freezing": True,
     "cpp_wrapper": True,
     "cpp.enable_concat_linear": True,
-    "max_autotune": True,
-    "max_autotune_gemm_backends": "CPP,ATEN",
 }
 CUDA_OPTIONS: dict[str, Any] = {"freezing": True, "triton.cudagraphs": True}
 
@@ -41,23 +38,11 @@ def bucket(columns: int) -> int:
     return next((size for size in COLUMNS if size >= columns), -(-columns // 32) * 32)
 
 
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Keeps the trials of matrix products from being printed, which no option of inductor's does."""
-    from torch._inductor import select_algorithm
-
-    printed, select_algorithm.PRINT_AUTOTUNE = select_algorithm.PRINT_AUTOTUNE, False
-    try:
-        yield
-    finally:
-        select_algorithm.PRINT_AUTOTUNE = printed
-
-
 class CompiledStep:
     """Compiles the model's own forward for each (rows, columns, keys) it meets; commit stays outside the graph.
 
-    A new shape costs 10 to 30 seconds; on a CPU it needs a C++ compiler. Weights are frozen into the graphs, so the model
-    must not be trained afterwards. Raises ModelError where the model's forward cannot be compiled as one graph.
+    A new shape costs about 10 seconds for a small model, more for a large one; on a CPU it needs a C++ compiler. Weights are
+    frozen into the graphs, so the model must not be trained afterwards. Raises ModelError where the model's forward cannot be compiled as one graph.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -81,7 +66,7 @@ class CompiledStep:
     def _first(self, key: tuple[int, ...], layers: list[int], inputs: tuple[Any, ...]) -> torch.Tensor:
         step = torch.compile(self._own_code(key, layers), fullgraph=True, dynamic=False)
         try:
-            with torch._inductor.config.patch(self._options), tree_attention(self._model.config.get_text_config()), _quiet():
+            with torch._inductor.config.patch(self._options), tree_attention(self._model.config.get_text_config()):
                 logits = step(*inputs)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]

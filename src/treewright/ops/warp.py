@@ -1,6 +1,6 @@
 """Logits to the probabilities of a sampling law, on the host, for the few claims a walk visits.
 
-The order is that of transformers: penalties, then temperature, top-k, top-p, min-p, typical. Everything is float64, so
+The order is that of transformers: bias, penalties, then temperature, top-k, top-p, min-p, typical. Everything is float64, so
 that a draft's law and a target's law can be divided by each other.
 """
 
@@ -10,6 +10,9 @@ import numpy as np
 
 from treewright.core.request import Sampling
 
+NUCLEUS_GUESS = 64
+"""Tokens among which the nucleus is looked for first, so that a vocabulary is not sorted for a handful."""
+
 
 def penalised(logits: np.ndarray, prefix: np.ndarray, prompt: int, sampling: Sampling) -> np.ndarray:
     """Logits [V] after logit bias and the penalties for the tokens of prefix [L], of which `prompt` were given.
@@ -17,6 +20,8 @@ def penalised(logits: np.ndarray, prefix: np.ndarray, prompt: int, sampling: Sam
     The repetition penalty counts the prompt (Keskar et al. 2019); presence and frequency count new tokens only.
     """
     logits = logits.astype(np.float64)
+    for token, bias in sampling.logit_bias:
+        logits[token] += bias
     if sampling.repetition_penalty != 1:
         used = np.unique(prefix)
         chosen = logits[used]
@@ -24,8 +29,6 @@ def penalised(logits: np.ndarray, prefix: np.ndarray, prompt: int, sampling: Sam
     if sampling.presence_penalty or sampling.frequency_penalty:
         used, counts = np.unique(prefix[prompt:], return_counts=True)
         logits[used] -= sampling.presence_penalty + sampling.frequency_penalty * counts
-    for token, bias in sampling.logit_bias:
-        logits[token] += bias
     return logits
 
 
@@ -63,22 +66,36 @@ def _renormalised(law: np.ndarray) -> np.ndarray:
 def _nucleus(law: np.ndarray, mass: float) -> np.ndarray:
     """Keeps the most probable tokens whose sum first reaches `mass` (Holtzman et al. 2020); sorts only what may count."""
     support = np.flatnonzero(law > (1 - mass) / len(law))
-    order = support[np.argsort(-law[support], kind="stable")]
-    before = np.cumsum(law[order]) - law[order]
-    kept = order[before < mass]
+    size = NUCLEUS_GUESS
+    while size < len(support):
+        top = np.sort(support[np.argpartition(-law[support], size)[:size]])
+        kept = _until(law, top, mass)
+        # Equal tokens may lie on both sides of the cut; then only a wider cut knows which come first.
+        if len(kept) < size and law[kept[-1]] > law[top].min():
+            break
+        size *= 8
+    else:
+        kept = _until(law, support, mass)
     out = np.zeros_like(law)
     out[kept] = law[kept]
     return _renormalised(out)
 
 
+def _until(law: np.ndarray, tokens: np.ndarray, mass: float) -> np.ndarray:
+    """The most probable of `tokens`, in order, until their sum reaches `mass`."""
+    order = tokens[np.argsort(-law[tokens], kind="stable")]
+    return order[np.cumsum(law[order]) - law[order] < mass]
+
+
 def _typical(law: np.ndarray, mass: float) -> np.ndarray:
-    """Keeps the tokens whose surprisal is nearest to the entropy until they hold `mass` (Meister et al. 2022)."""
+    """Keeps the tokens whose surprisal is nearest to the entropy until they hold `mass`, and all that are as near as the
+    last of them (Meister et al. 2022)."""
     support = np.flatnonzero(law)
     surprisal = -np.log(law[support])
-    entropy = float((law[support] * surprisal).sum())
-    order = support[np.argsort(np.abs(surprisal - entropy), kind="stable")]
-    before = np.cumsum(law[order]) - law[order]
-    kept = order[before < mass]
+    distance = np.abs(surprisal - float((law[support] * surprisal).sum()))
+    order = np.argsort(distance, kind="stable")
+    last = min(int((np.cumsum(law[support[order]]) < mass).sum()), len(order) - 1)
+    kept = support[distance <= distance[order[last]]]
     out = np.zeros_like(law)
     out[kept] = law[kept]
     return _renormalised(out)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ FAINT = "#c9d1d9"
 RULE = "#e4e8ec"
 ACCEPTED = "#0b7a5b"
 ACCEPTED_FILL = "#d3efe4"
+REFUSED = "#a3adb8"
 BONUS = "#b45309"
 BONUS_FILL = "#fdebd0"
 SERIES = ("#0072b2", "#0b7a5b", "#cc79a7", "#d55e00", "#5e4fa2", "#a6761d", "#56b4e9")
@@ -29,18 +31,20 @@ CHARACTER = 0.602
 """Width of a character of the monospace font, in units of its size."""
 
 
-def check_suffix(path: Path) -> None:
-    """Raises InputError for a suffix that is not one of SUFFIXES."""
+def check(path: Path) -> None:
+    """Raises InputError for a suffix that is not one of SUFFIXES, TreewrightError where matplotlib is not installed."""
     if path.suffix.lower() not in SUFFIXES:
         raise InputError(f"cannot draw '{path}': its suffix is '{path.suffix}'; allowed: {', '.join(SUFFIXES)}")
+    try:
+        importlib.import_module("matplotlib")
+    except ModuleNotFoundError as error:
+        raise TreewrightError("drawing needs matplotlib, which is not installed; run: pip install treewright[plot]") from error
 
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty figure, in inches. Raises TreewrightError where matplotlib is not installed."""
-    try:
-        from matplotlib.figure import Figure
-    except ModuleNotFoundError as error:
-        raise TreewrightError("drawing needs matplotlib, which is not installed; run: pip install treewright[plot]") from error
+    """An empty figure, in inches."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), facecolor="white")
 
 
@@ -69,6 +73,12 @@ def write(axes: Axes, x: float, y: float, text: str, **style: Any) -> None:
     """Text that means itself: a '$' is no formula."""
     style = {"fontsize": 8.5, "color": INK, "va": "center", **style}
     axes.text(x, y, text, parse_math=False, **style)
+
+
+def legend(axes: Axes) -> None:
+    """The names of what is drawn, outside on the right."""
+    place = (1.005, 1.05)
+    axes.legend(loc="upper left", bbox_to_anchor=place, fontsize=7.5, frameon=False, labelcolor=MUTED, handlelength=1.4)
 
 
 def save(figure: Figure, path: Path) -> None:

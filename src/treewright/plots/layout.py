@@ -77,7 +77,7 @@ def lines_of(widths: Sequence[float], room: float, gap: float) -> list[list[int]
 
 
 def flow(heights: Sequence[float], columns: int) -> list[list[int]]:
-    """Indices of cells of these heights, in reading order, in at most `columns` columns of as equal height as the order allows."""
+    """Indices of cells of these heights, in reading order, in at most `columns` columns of nearly equal height."""
     low, high = max(heights, default=0.0), sum(heights)
     for _ in range(40):
         middle = (low + high) / 2
@@ -98,7 +98,7 @@ def _fill(heights: Sequence[float], most: float) -> list[list[int]]:
 
 
 def shown(piece: str, most: int = 16) -> str:
-    """A token's text on one line: line breaks and tabs as signs, other control characters as dots, the middle of long ones left out."""
+    """A text on one line: line breaks and tabs as signs, other control characters as dots, the middle of a long one left out."""
     signs = {"\n": "↵", "\t": "⇥", "\r": "␍"}
     text = "".join(signs.get(c, c if c.isprintable() else "·") for c in piece)
     return text if len(text) <= most else f"{text[: most - 5]}…{text[-4:]}"

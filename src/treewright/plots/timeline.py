@@ -32,7 +32,8 @@ def draw_timeline(figure: Figure, trace: Trace, left: float, top: float, width: 
 
 def _draw_calls(axes: Axes, before: Sequence[Call], rounds: Sequence[Sequence[Call]]) -> list[float]:
     """A bar for each call; returns the end of each round, the first entry being the start of round 1."""
-    clock, ends, bars = 0.0, [], {}
+    clock, ends = 0.0, []
+    bars: dict[str, list[tuple[float, float, int]]] = {}
     for group in (before, *rounds):
         for call in group:
             kind = "prompt" if call.kind != "score" else call.model
@@ -48,8 +49,8 @@ def _draw_calls(axes: Axes, before: Sequence[Call], rounds: Sequence[Sequence[Ca
     scored = [height for kind, spans in bars.items() if kind != "prompt" for *_, height in spans]
     axes.set_ylim(0, 1.15 * max(scored, default=1))
     axes.set_ylabel("columns", fontsize=8, color=canvas.MUTED)
-    axes.yaxis.get_major_locator().set_params(integer=True, nbins=3)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1.05), fontsize=7.5, frameon=False, labelcolor=canvas.MUTED, handlelength=1)
+    axes.locator_params(axis="y", integer=True, nbins=3)
+    canvas.legend(axes)
     return ends
 
 
@@ -64,5 +65,5 @@ def _draw_tokens(axes: Axes, trace: Trace, ends: Sequence[float]) -> None:
     axes.step(ends, calls, where="post", color=canvas.MUTED, linewidth=1, linestyle=(0, (3, 2)), label="rounds")
     axes.set_ylim(0, max(1, total) * 1.06)
     axes.set_ylabel("so far", fontsize=8, color=canvas.MUTED)
-    axes.yaxis.get_major_locator().set_params(integer=True, nbins=5)
-    axes.legend(loc="upper left", bbox_to_anchor=(1.005, 1.03), fontsize=7.5, frameon=False, labelcolor=canvas.MUTED, handlelength=1.6)
+    axes.locator_params(axis="y", integer=True, nbins=5)
+    canvas.legend(axes)

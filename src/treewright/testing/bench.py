@@ -49,9 +49,11 @@ SETTINGS = (
         "constraint and penalties",
         Sampling(0.8, repetition_penalty=1.3, presence_penalty=0.4, frequency_penalty=0.3),
     ),
-    Setting("top-k, bias, stop", Sampling(1.2, top_k=2, logit_bias=((0, 0.5),)), row=0, stop_ids=(2,), min_new_tokens=2, fenced=False),
+    Setting(
+        "top-k, bias, stop", Sampling(1.2, top_k=2, logit_bias=((0, 0.5),)), row=0, stop_ids=(2,), min_new_tokens=2, fenced=False
+    ),
     Setting("top-p, penalty, warm memory", Sampling(1.0, top_p=0.85, repetition_penalty=1.2), row=2, warm=True),
-    Setting("min-p, typical", Sampling(0.9, min_p=0.15, typical_p=0.9), row=1, fenced=False),
+    Setting("min-p, typical", Sampling(0.9, min_p=0.12, typical_p=0.95), row=1, vocabulary=4, fenced=False),
 )
 GREEDY = Sampling(0.0, repetition_penalty=1.3, presence_penalty=0.4, frequency_penalty=0.1)
 
@@ -153,5 +155,7 @@ def parts_of(method: str, options: Mapping[str, Any] | None) -> tuple[Callable[[
     for card in cards:
         missing = Table(2, 0).capabilities.missing(card.needs)
         if missing:
-            raise CapabilityError(f"method '{card.name}' needs {', '.join(missing)}, which exact tables do not have; test it on a model")
+            raise CapabilityError(
+                f"method '{card.name}' needs {', '.join(missing)}, which exact tables do not have; test it on a model"
+            )
     return lambda: build_parts(recipe), tuple(sorted({role for card in cards for role in card.models}))

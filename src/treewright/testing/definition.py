@@ -50,7 +50,7 @@ def next_law(case: Case, parts: Parts, new: Tokens) -> list[float]:
     logits = [float(value) for value in case.models["target"].logits(prefix)]  # type: ignore[attr-defined]
     for part in parts.steer:
         others = {name: case.models[name].logits([*part.prompt(name, prompt), *new]) for name in part.models}  # type: ignore[attr-defined]
-        logits = [float(value) for value in part.steer(np.array(logits), others, np.array(prefix))]
+        logits = [float(value) for value in part.steer(np.array(logits), others, np.array(prefix), (case.row, 0))]
     for constraint in parts.constrain:
         allowed = constraint.mask((case.row, 0), np.array(new, np.int64))
         logits = [value if allowed[token] else FORBIDDEN for token, value in enumerate(logits)]
@@ -62,11 +62,12 @@ def next_law(case: Case, parts: Parts, new: Tokens) -> list[float]:
 
 
 def _penalise(value: float, token: int, prompt: Sequence[int], new: Tokens, sampling: Sampling) -> float:
+    value += sum(bias for biased, bias in sampling.logit_bias if biased == token)
     if token in prompt or token in new:
         value = value * sampling.repetition_penalty if value < 0 else value / sampling.repetition_penalty
     if token in new:
         value -= sampling.presence_penalty + sampling.frequency_penalty * new.count(token)
-    return value + sum(bias for biased, bias in sampling.logit_bias if biased == token)
+    return value
 
 
 def warp(logits: list[float], sampling: Sampling) -> list[float]:

@@ -140,9 +140,7 @@ class Case:
         return [tuple(engine.finished[row, 0].tokens) for row in range(len(self.request.prompts))]
 
     def _open(self, randomness: Randomness, memories: dict[Any, Any]) -> Engine:
-        return self.engine(
-            Run(self.request, self.models, self.make_parts(), randomness, memories, columns=self.columns)
-        )
+        return self.engine(Run(self.request, self.models, self.make_parts(), randomness, memories, columns=self.columns))
 
 
 def outcomes(case: Case, most: int = 20_000) -> Iterator[tuple[Tokens, float, list[Step]]]:

@@ -79,6 +79,7 @@ def exact_verifier(make_verifier: Callable[[], Verifier], laws: tuple[str, ...] 
     cases = []
     for law in laws:
         for widths in ((2,), (1, 1)) if law != "mixed" else ((1,),):
+
             def make(law: str = law, widths: tuple[int, ...] = widths) -> Parts:
                 return Parts(propose=TreeDrafter(law, widths), verify=make_verifier(), claims=CLAIMS)
 
@@ -92,9 +93,7 @@ def _compare(subject: str, bench: Bench, seed: int, most: int) -> LawReport:
     return LawReport("lossless", subject, TOLERANCE, cases)
 
 
-def _sampled(
-    subject: str, bench: Bench, seed: int, most: int, settings: Sequence[Setting] = SETTINGS
-) -> list[CaseReport]:
+def _sampled(subject: str, bench: Bench, seed: int, most: int, settings: Sequence[Setting] = SETTINGS) -> list[CaseReport]:
     reports = []
     for setting in settings:
         report = _check(subject, setting.name, bench.case(setting, seed), most)

@@ -20,6 +20,9 @@ Reference = Callable[[Sequence[int]], np.ndarray]
 """Logits [V] after a sequence of tokens."""
 
 ROWS, CLAIMS = 3, 12
+ROOM, MOST_A_ROUND = 64, 9
+"""Tokens that all rounds may add to a prompt, and one round at most."""
+
 RELATIVE = {torch.float64: 1e-9, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 """The largest error that passes, as a part of the standard deviation of the logits. Half precisions differ between any two
 ways to arrange the same sum; a wrong slot or position shows far above this."""
@@ -77,6 +80,42 @@ def fresh_root(model: Loaded, sequence: Sequence[int]) -> np.ndarray:
     return session.root().row(0, 0).astype(np.float64)
 
 
+def read_texts(
+    model: Loaded, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], rows: int, columns: int
+) -> list[list[np.ndarray]]:
+    """The logits [V] that predict each token of each text after its prompt, from forwards of up to `rows` texts and
+    `columns` tokens at a time. Cost: the longest text's length / columns calls for every `rows` texts."""
+    found: list[list[np.ndarray]] = []
+    for start in range(0, len(texts), rows):
+        found += _read_together(model, prompts[start : start + rows], texts[start : start + rows], columns)
+    return found
+
+
+def _read_together(
+    model: Loaded, prompts: Sequence[Sequence[int]], texts: Sequence[Sequence[int]], columns: int
+) -> list[list[np.ndarray]]:
+    limits = [len(prompt) + len(text) for prompt, text in zip(prompts, texts, strict=True)]
+    known = Text(max(limits))
+    known.admit(prompts, limits)
+    session = model.protocol.open(known, Opening(columns, len(prompts), max(limits)), no_record)
+    session.admit(known, prompts)
+    found: list[list[np.ndarray]] = [[] for _ in texts]
+    for start in range(0, max(map(len, texts)), columns):
+        blocks = [list(text[start : start + columns]) for text in texts]
+        forest = Forest(known.frontier())
+        claims = np.full((len(texts), columns - 1), ABSENT)
+        for row, block in enumerate(blocks):
+            claims[row, : max(0, len(block) - 1)] = block[:-1]
+        if columns > 1:
+            forest.grow(range(columns - 1), claims)
+        answers = session.score(forest)
+        for row, block in enumerate(blocks):
+            found[row] += [answers.row(row, column).copy() for column in range(len(block))]
+            known.append(row, block)
+        session.commit([list(range(1, len(block))) for block in blocks])
+    return found
+
+
 def tolerance_of(model: Loaded) -> float:
     """The relative error that passes in the model's precision."""
     return RELATIVE.get(getattr(model.model, "dtype", torch.float64), 1e-9)
@@ -102,43 +141,53 @@ def tree_scoring(
     by default. tolerance: the relative error that passes (see `RELATIVE`). Raises LawBroken. Cost: two to three calls a
     round, and one bare forward for every claim.
     """
-    trial = _Trial(model, reference or bare_reference(model), seed, tolerance_of(model) if tolerance is None else tolerance)
-    trial.admit(prompts or trial.random_prompts())
+    allowed = tolerance_of(model) if tolerance is None else tolerance
+    trial = _Trial(model, reference or bare_reference(model), prompts, seed, allowed)
     for number in range(rounds):
+        if trial.is_full():
+            break
         trial.round(number)
         if number == 2:
             trial.select([2, 0, 0])
         if number == 3:
             trial.select([0, 2])
-            trial.admit(trial.random_prompts()[:1])
+            trial.join()
     return trial.report
 
 
 class _Trial:
     """A session, its text, and the reference it is compared with."""
 
-    def __init__(self, model: Loaded, reference: Reference, seed: int, tolerance: float) -> None:
+    def __init__(
+        self, model: Loaded, reference: Reference, prompts: Sequence[Sequence[int]] | None, seed: int, tolerance: float
+    ) -> None:
         self._reference, self._tolerance, self._name = reference, tolerance, model.name
         self._chance = np.random.default_rng(seed)
         self._vocabulary = model.protocol.capabilities.vocabulary
         self._known: dict[tuple[int, ...], np.ndarray] = {}
         self.report = ScoringReport()
-        self._length = 96
+        prompts = prompts or [self._tokens(length) for length in (11, 1, 6)]
         most = model.protocol.capabilities.max_length
-        self._length = self._length if most is None else min(most, self._length)
+        longest = max(len(prompt) for prompt in prompts) + ROOM
+        self._length = longest if most is None else min(most, longest)
         self._text = Text(self._length)
         self._session: Session = model.protocol.open(self._text, Opening(CLAIMS, ROWS, self._length), no_record)
-
-    def random_prompts(self) -> list[list[int]]:
-        return [self._tokens(length) for length in (11, 1, 6)]
+        self._admit(prompts)
 
     def _tokens(self, count: int) -> list[int]:
         return self._chance.integers(0, self._vocabulary, count).tolist()
 
-    def admit(self, prompts: Sequence[Sequence[int]]) -> None:
-        limits = [max(self._length, len(prompt) + 64) for prompt in prompts]
-        self._text.admit(prompts, limits)
+    def _admit(self, prompts: Sequence[Sequence[int]]) -> None:
+        self._text.admit(prompts, [self._length] * len(prompts))
         self._session.admit(self._text, prompts)
+
+    def join(self) -> None:
+        """One more row enters."""
+        self._admit([self._tokens(7)])
+
+    def is_full(self) -> bool:
+        """True where a further round might not fit into the model's positions."""
+        return bool((self._text.remaining() < MOST_A_ROUND).any())
 
     def select(self, rows: list[int]) -> None:
         self._text.select(rows)

@@ -68,7 +68,7 @@ class Pool:
 
     def add(self, gram: Sequence[int]) -> None:
         """Takes an n-gram as the newest of its first token; one with an absent token is passed over."""
-        first, *rest = (int(token) for token in gram)
+        first, *rest = gram
         if self._size < 1 or first == ABSENT or ABSENT in rest:
             return
         known = self._grams.setdefault(first, {})
@@ -80,7 +80,7 @@ class Pool:
     def add_text(self, text: np.ndarray, level: int) -> None:
         """Takes every run of `level` tokens of text [T], the last as the newest."""
         for end in range(level, len(text) + 1):
-            self.add(text[end - level : end])
+            self.add(text[end - level : end].tolist())
 
     def guesses(self, first: int) -> list[tuple[int, ...]]:
         """What followed `first`, newest first."""
@@ -225,7 +225,7 @@ class Lookahead:
         if len(grown) < self._config.level:
             return grown[:, 1:]
         for column in range(grown.shape[1]):
-            pool.add(grown[:, column])
+            pool.add(grown[:, column].tolist())
         return grown[1:]
 
 

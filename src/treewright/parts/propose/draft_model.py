@@ -15,16 +15,15 @@ def draw_children(round: Round, model: str, parents: range, count: int) -> range
 
     Above temperature 0 children are drawn one after another without replacement from the model's warped law q (SWOR, or
     SINGLE for one child); at temperature 0 they are its `count` most probable tokens (DELTA). Where the law has fewer than
-    `count` tokens the rest is absent, and so is what is too deep for its row: a row's draft must not depend on how much its
-    neighbours may still take. Costs one call of `model`.
+    `count` tokens the rest is absent. Costs one call of `model`.
     """
     answers = round.sessions[model].score(round.forest)
     rows = round.rows
     above = [parent for parent in parents for _ in range(count)]
-    room = (round.forest.shape.depth + 1 < round.text.remaining()[:, None]) & (round.forest.token != ABSENT)
+    present = round.forest.token != ABSENT
     if round.request.sampling.greedy:
         token = answers.top(count)[:, parents.start : parents.stop].reshape(rows, -1)
-        return round.forest.grow(above, np.where(room[:, above], token, ABSENT))
+        return round.forest.grow(above, np.where(present[:, above], token, ABSENT))
     token = np.full((rows, len(above)), ABSENT)
     drawn_by: dict[int, np.ndarray] = {}
     for index, parent in enumerate(parents):
@@ -32,7 +31,7 @@ def draw_children(round: Round, model: str, parents: range, count: int) -> range
         drawn_by[parent] = law
         depth = int(round.forest.shape.depth[0, parent])
         for row in range(rows):
-            if room[row, parent]:
+            if present[row, parent]:
                 key = round.keys[row], round.position(row, depth), parent * count
                 token[row, index * count : (index + 1) * count] = _without_replacement(round, law[row], count, *key)
     kind = Law.SINGLE if count == 1 else Law.SWOR

@@ -1,0 +1,44 @@
+"""Attention without copies of keys and values equals attention with them, and the user's configuration is put back."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from treewright.models.attention import GROUPED, grouped_attention, tree_attention
+
+
+@pytest.mark.parametrize("columns", [1, 5])
+@pytest.mark.parametrize(("heads", "shared_heads"), [(4, 4), (4, 2), (6, 2), (4, 1)])
+def test_grouped_attention_equals_repeated_keys_and_values(columns, heads, shared_heads):
+    generator = torch.Generator().manual_seed(heads * 10 + columns)
+
+    def drawn(*size: int) -> torch.Tensor:
+        return torch.randn(*size, generator=generator, dtype=torch.float64)
+
+    query, key, value = drawn(3, heads, columns, 8), drawn(3, shared_heads, 11, 8), drawn(3, shared_heads, 11, 8)
+    open_slots = torch.rand(3, 1, columns, 11, generator=generator) < 0.5
+    open_slots[..., 0] = True
+    mask = torch.zeros(3, 1, columns, 11, dtype=torch.float64).masked_fill(~open_slots, torch.finfo(torch.float64).min)
+    module = SimpleNamespace(num_key_value_groups=heads // shared_heads, is_causal=True, training=False)
+    ours, _ = grouped_attention(module, query, key, value, mask, scaling=0.3)
+    theirs, _ = sdpa_attention_forward(module, query, key, value, mask, scaling=0.3)
+    assert ours.shape == (3, columns, heads, 8)
+    assert (ours - theirs).abs().max() < 1e-12
+
+
+@pytest.mark.parametrize(
+    ("chosen", "shared_heads", "during"),
+    [("eager", 2, "eager"), ("sdpa", 2, GROUPED), ("sdpa", 4, "sdpa"), ("flash_attention_2", 4, "sdpa")],
+)
+def test_implementation_is_chosen_and_put_back(chosen, shared_heads, during):
+    config = SimpleNamespace(_attn_implementation=chosen, num_attention_heads=4, num_key_value_heads=shared_heads)
+    with tree_attention(config):
+        assert config._attn_implementation == during
+    assert config._attn_implementation == chosen
+    with pytest.raises(KeyError), tree_attention(config):
+        raise KeyError
+    assert config._attn_implementation == chosen
