@@ -27,7 +27,7 @@ SQL := -- Show the name and age of every singer older than 30\nSELECT
 help:
 	@echo "make demo    set up .venv, then decode three prompts with several methods, beside transformers"
 	@echo "make test    set up .venv, then run the default tests"
-	@echo "make lint    check the style"
+	@echo "make lint    check style and types"
 	@echo "make clean   remove .venv and out"
 
 setup: $(INSTALLED)
@@ -53,7 +53,9 @@ test: $(INSTALLED)
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -q -n 2
 
 lint: $(INSTALLED)
-	$(BIN)/python -m ruff check src tests
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy
 
 clean:
 	rm -rf $(VENV) $(OUT)

@@ -61,7 +61,7 @@ def generate(
     min_new_tokens: int = 0,
     ignore_eos: bool = False,
     n: int = 1,
-    budget: Budget | Mapping[str, float] | None = None,
+    budget: Budget | Mapping[str, Any] | None = None,
     logprobs: bool = False,
     batch_rows: int = 16,
     stream: Streamer | None = None,
@@ -87,7 +87,7 @@ def generate(
         budget=budget if isinstance(budget, Budget) else Budget(**(budget or {})), logprobs=logprobs, batch_rows=batch_rows,
     )  # fmt: skip
     many = _is_many(prompts)
-    batch = list(prompts) if many else [prompts]
+    batch: list[Any] = list(prompts) if many else [prompts]
     listener = None
     if stream is not None:
         if many or n > 1:
@@ -142,15 +142,13 @@ class Job:
         parts = build_parts(self.recipe)
         parts = parts if extra is None else parts.join(extra)
         columns = CPU_COLUMNS if _on_cpu(self.target) else None
-        return Engine(
-            Run(self.request, self.protocols, parts, None, self.target.memories, self._decode(), listener, columns)
-        )
+        return Engine(Run(self.request, self.protocols, parts, None, self.target.memories, self._decode(), listener, columns))
 
     def _decode(self) -> Decode | None:
         tokenizer = self.target.tokenizer
         if tokenizer is None:
             return None
-        return lambda ids: tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
     def finish(self, listener: Listener | None = None) -> list[Result]:
         """Runs to the end; one Result for each prompt."""
@@ -236,7 +234,9 @@ def _encode(target: Loaded, prompt: Prompt, index: int) -> tuple[int, ...]:
         return tuple(target.tokenizer(prompt)["input_ids"])
     if target.tokenizer.chat_template is None:
         raise InputError(f"prompt {index} is a chat but model '{target.name}' has no chat template; give text")
-    return tuple(target.tokenizer.apply_chat_template(list(prompt), add_generation_prompt=True, return_dict=False))
+    turns: list[Any] = list(prompt)
+    ids: Any = target.tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False)
+    return tuple(ids)
 
 
 def _check_ids(target: Loaded, ids: tuple[int, ...], index: int) -> tuple[int, ...]:
@@ -272,10 +272,15 @@ def _check_models(target: Loaded, cards: Sequence[Card], models: Mapping[str, An
     needed = {role: card.name for card in cards for role in card.models}
     for role, method in needed.items():
         if role not in models:
-            raise InputError(f"method '{method}' needs a model for the role '{role}'; give models={{'{role}': ...}} (--with {role}=MODEL)")
+            raise InputError(
+                f"method '{method}' needs a model for the role '{role}'; give models={{'{role}': ...}} (--with {role}=MODEL)"
+            )
     unused = sorted(set(models) - set(needed))
     if unused:
-        raise InputError(f"no method in {'+'.join(c.name for c in cards)} uses a model for the role '{unused[0]}'; roles used: {', '.join(needed) or 'none'}")
+        raise InputError(
+            f"no method in {'+'.join(card.name for card in cards)} uses a model for the role '{unused[0]}'; "
+            f"roles used: {', '.join(needed) or 'none'}"
+        )
     others = {role: other if isinstance(other, Loaded) else load(other) for role, other in models.items()}
     for role, other in others.items():
         theirs, ours = other.protocol.capabilities.vocabulary, target.protocol.capabilities.vocabulary

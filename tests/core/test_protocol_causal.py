@@ -187,9 +187,7 @@ class Against:
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]:
         return self.rewrite(prompt)
 
-    def steer(
-        self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]
-    ) -> np.ndarray:
+    def steer(self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray:
         return logits - 0.7 * others["other"]
 
 

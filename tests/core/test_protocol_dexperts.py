@@ -34,9 +34,7 @@ class DExperts:
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]:
         return [*prompt, *self.instruction] if model == "expert" else prompt
 
-    def steer(
-        self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]
-    ) -> np.ndarray:
+    def steer(self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray:
         chance = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
         order = np.argsort(-chance, kind="stable")
         outside = order[np.cumsum(chance[order]) - chance[order] >= self.nucleus]

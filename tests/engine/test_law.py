@@ -129,9 +129,7 @@ class Double:
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]:
         return prompt
 
-    def steer(
-        self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]
-    ) -> np.ndarray:
+    def steer(self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray:
         self.asked.append((row, tuple(prefix.tolist())))
         return 2 * logits
 

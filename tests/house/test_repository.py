@@ -69,3 +69,8 @@ def test_licence_is_named_once(root):
     project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     assert project["license"] == "Apache-2.0"
     assert "Apache License" in (root / "LICENSE").read_text(encoding="utf-8")
+
+
+def test_the_page_of_methods_is_current(root):
+    written = (root / "docs/methods.md").read_text(encoding="utf-8")
+    assert written == catalogue(methods()), "run `treewright methods --markdown > docs/methods.md`"

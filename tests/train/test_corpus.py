@@ -56,9 +56,7 @@ def test_books_are_cut_at_paragraphs_and_nothing_is_lost(tmp_path: Path):
 
 
 def test_corpus_errors_name_the_file_and_the_line(tmp_path: Path):
-    with pytest.raises(
-        CorpusError, match=r"gsm8k/train.jsonl.gz' of source 'gsm8k' does not exist"
-    ):
+    with pytest.raises(CorpusError, match=r"gsm8k/train.jsonl.gz' of source 'gsm8k' does not exist"):
         next(read_documents(SOURCES["gsm8k"], tmp_path))
     _write(tmp_path, "gsm8k", {"question": "q", "answer": "a"}, {"question": "q"})
     with pytest.raises(CorpusError, match=r"line 2 of .*'answer'"):
@@ -101,8 +99,7 @@ def test_synthetic_sql_runs():
     ("canonical", "readable"),
     [
         (
-            "SELECT TABLEalias0.SCHOOL/CLUB_TEAM_FIELD FROM TABLE AS TABLEalias0 "
-            "WHERE NO._FIELD = 21 ;",
+            "SELECT TABLEalias0.SCHOOL/CLUB_TEAM_FIELD FROM TABLE AS TABLEalias0 WHERE NO._FIELD = 21 ;",
             "SELECT school_club_team FROM records WHERE no = 21;",
         ),
         (
@@ -118,12 +115,8 @@ def test_wikisql_becomes_readable(canonical: str, readable: str):
 
 
 def test_text2sql_becomes_readable():
-    canonical = (
-        'SELECT COURSEalias0.NAME FROM COURSE AS COURSEalias0 WHERE COURSEalias0.AREA = "AI" ;'
-    )
-    assert synthetic_sql.readable_text2sql(canonical) == (
-        "SELECT name FROM course WHERE area = 'AI';"
-    )
+    canonical = 'SELECT COURSEalias0.NAME FROM COURSE AS COURSEalias0 WHERE COURSEalias0.AREA = "AI" ;'
+    assert synthetic_sql.readable_text2sql(canonical) == ("SELECT name FROM course WHERE area = 'AI';")
 
 
 @pytest.fixture

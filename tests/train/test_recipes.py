@@ -50,9 +50,7 @@ def test_a_run_learns_and_exports(recipe: Recipe, no_data: Path, tmp_path: Path)
     assert "early checkpoint" not in (export / "README.md").read_text()
 
 
-def test_the_export_loads_and_stores_the_embeddings_once(
-    recipe: Recipe, no_data: Path, tmp_path: Path
-):
+def test_the_export_loads_and_stores_the_embeddings_once(recipe: Recipe, no_data: Path, tmp_path: Path):
     export = run(recipe, no_data, tmp_path / "run", tokens=2 * TOKENS_PER_STEP)
     with safe_open(export / "model.safetensors", "pt") as weights:
         names = list(weights.keys())
@@ -69,9 +67,7 @@ def test_the_export_loads_and_stores_the_embeddings_once(
     assert json.loads((export / "tokenizer_config.json").read_text())["model_max_length"] == 64
 
 
-def test_a_killed_and_resumed_run_gives_the_same_weights(
-    recipe: Recipe, no_data: Path, tmp_path: Path
-):
+def test_a_killed_and_resumed_run_gives_the_same_weights(recipe: Recipe, no_data: Path, tmp_path: Path):
     run(recipe, no_data, tmp_path / "whole")
     with pytest.raises(KilledError):
         # Lines 1 and 2 describe the run; reports follow at steps 5, 10 and 15, with the
@@ -97,9 +93,7 @@ def test_a_resumed_run_can_have_a_smaller_budget(recipe: Recipe, no_data: Path, 
 
 
 @pytest.mark.parametrize(("text", "steps"), [("", 13), (str(3 * TOKENS_PER_STEP), 13), ("1", 11)])
-def test_the_finish_file_begins_the_decay_once(
-    recipe: Recipe, no_data: Path, tmp_path: Path, text: str, steps: int
-):
+def test_the_finish_file_begins_the_decay_once(recipe: Recipe, no_data: Path, tmp_path: Path, text: str, steps: int):
     def log(line: str) -> None:
         if line.startswith("step 10 "):
             (tmp_path / "finish").write_text(text)
@@ -111,9 +105,7 @@ def test_the_finish_file_begins_the_decay_once(
     assert not (tmp_path / "finish").exists()
 
 
-def test_a_finish_file_that_is_no_number_is_reported_and_ignored(
-    recipe: Recipe, no_data: Path, tmp_path: Path
-):
+def test_a_finish_file_that_is_no_number_is_reported_and_ignored(recipe: Recipe, no_data: Path, tmp_path: Path):
     lines: list[str] = []
     (tmp_path / "finish").write_text("soon")
     run(recipe, no_data, tmp_path, log=lines.append)
@@ -121,9 +113,7 @@ def test_a_finish_file_that_is_no_number_is_reported_and_ignored(
     assert any("'soon'" in line and "token count" in line for line in lines)
 
 
-def test_a_draft_learns_from_its_teacher(
-    recipe: Recipe, draft_recipe: Recipe, no_data: Path, tmp_path: Path
-):
+def test_a_draft_learns_from_its_teacher(recipe: Recipe, draft_recipe: Recipe, no_data: Path, tmp_path: Path):
     teacher = run(recipe, no_data, tmp_path / "tiny")
     export = run(draft_recipe, no_data, tmp_path / "tiny-draft")
     assert (export / "tokenizer.json").read_text() == (teacher / "tokenizer.json").read_text()
@@ -137,16 +127,12 @@ def test_a_teacher_that_is_missing_or_of_another_vocabulary_is_an_error(
     with pytest.raises(ValueError, match="no exported model"):
         run(draft_recipe, no_data, tmp_path / "draft", teacher=tmp_path / "none")
     teacher = run(recipe, no_data, tmp_path / "tiny", tokens=TOKENS_PER_STEP)
-    other = replace(
-        draft_recipe, architecture=replace(draft_recipe.architecture, vocabulary_size=400)
-    )
+    other = replace(draft_recipe, architecture=replace(draft_recipe.architecture, vocabulary_size=400))
     with pytest.raises(ValueError, match=r"320 tokens.*400"):
         run(other, no_data, tmp_path / "draft", teacher=teacher)
 
 
-def test_run_folders_are_not_overwritten_or_resumed_by_mistake(
-    recipe: Recipe, no_data: Path, tmp_path: Path
-):
+def test_run_folders_are_not_overwritten_or_resumed_by_mistake(recipe: Recipe, no_data: Path, tmp_path: Path):
     with pytest.raises(CheckpointError, match="start the run without resume"):
         run(recipe, no_data, tmp_path, resume=True)
     run(recipe, no_data, tmp_path, tokens=2 * TOKENS_PER_STEP)

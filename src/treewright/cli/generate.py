@@ -42,9 +42,7 @@ def command(
     trace: option.TraceFile = None, as_json: option.Json = False,
 ) -> None:  # fmt: skip
     """Decode a prompt, or a file of prompts."""
-    sampling = Sampling(
-        temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty
-    )
+    sampling = Sampling(temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty)
     settings: dict[str, Any] = dict(
         max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, sampling=sampling, seed=seed, samples=samples,
         stop=tuple(stop or ()), ignore_eos=ignore_eos, budget=Budget(None, budget_calls, budget_seconds), batch_rows=batch_rows,

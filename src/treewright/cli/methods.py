@@ -8,17 +8,25 @@ from typing import Annotated, Any
 import typer
 from rich.table import Table
 
+from treewright.cli.catalogue import catalogue
 from treewright.cli.command import output, print_json, run_command
 from treewright.core.card import Card
+from treewright.core.errors import InputError
 from treewright.core.registry import methods
 
 
 def command(
     family: Annotated[str | None, typer.Option("--family", help="Only the methods of this family.")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON list.")] = False,
+    as_markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/methods.md.")] = False,
 ) -> None:
     """List the installed methods."""
     cards = methods(family)
+    if as_json and as_markdown:
+        raise InputError("--json and --markdown were both given; choose one")
+    if as_markdown:
+        print(catalogue(cards), end="")
+        return
     if as_json:
         print_json([summary(card) for card in cards])
         return

@@ -70,7 +70,7 @@ def _value(text: str) -> Any:
 
 
 def names(option: str, written: str) -> list[str]:
-    """"a,b" as ["a", "b"]. Raises InputError for an empty name or one that comes twice."""
+    """ "a,b" as ["a", "b"]. Raises InputError for an empty name or one that comes twice."""
     found = [name.strip() for name in written.split(",")]
     if not all(found):
         raise InputError(f"{option} is '{written}'; write names separated by commas, such as plain,token_recycling")

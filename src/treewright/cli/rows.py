@@ -47,7 +47,7 @@ def read_rows(path: Path) -> list[InputRow]:
         raise InputError(f"cannot read --input '{path}': {error.strerror}") from error
     rows = [_row(f"{path}, line {number}", number, line) for number, line in enumerate(lines, start=1) if line.strip()]
     if not rows:
-        raise InputError(f"--input '{path}' holds no rows; write one JSON object a line, such as {{\"prompt\": \"...\"}}")
+        raise InputError(f'--input \'{path}\' holds no rows; write one JSON object a line, such as {{"prompt": "..."}}')
     return rows
 
 
@@ -59,13 +59,13 @@ def _row(place: str, number: int, line: bytes) -> InputRow:
     except json.JSONDecodeError as error:
         raise InputError(f"{place}: not JSON ({error.msg} at column {error.colno})") from error
     if not isinstance(record, dict):
-        raise InputError(f"{place}: a JSON {type(record).__name__}; write an object with \"prompt\" or \"tokens\"")
+        raise InputError(f'{place}: a JSON {type(record).__name__}; write an object with "prompt" or "tokens"')
     if ("prompt" in record) == ("tokens" in record):
         found = "both" if "prompt" in record else f"only {', '.join(record) or 'no fields'}"
-        raise InputError(f"{place}: needs either \"prompt\" or \"tokens\", has {found}")
+        raise InputError(f'{place}: needs either "prompt" or "tokens", has {found}')
     taken = next((name for name in record if name in WRITTEN), None)
     if taken is not None:
-        raise InputError(f"{place}: field \"{taken}\" is one that the output line writes itself; rename it")
+        raise InputError(f'{place}: field "{taken}" is one that the output line writes itself; rename it')
     fields = {name: value for name, value in record.items() if name not in ("prompt", "tokens")}
     return InputRow(number, _prompt(place, record), fields)
 
@@ -74,11 +74,11 @@ def _prompt(place: str, record: dict[str, Any]) -> str | tuple[int, ...]:
     if "prompt" in record:
         prompt = record["prompt"]
         if not isinstance(prompt, str):
-            raise InputError(f"{place}: \"prompt\" is {json.dumps(prompt)[:60]}; it must be text")
+            raise InputError(f'{place}: "prompt" is {json.dumps(prompt)[:60]}; it must be text')
         return prompt
     tokens = record["tokens"]
     if not isinstance(tokens, list) or not tokens or not all(type(token) is int and token >= 0 for token in tokens):
-        raise InputError(f"{place}: \"tokens\" is {json.dumps(tokens)[:60]}; it must be a list of at least one token id")
+        raise InputError(f'{place}: "tokens" is {json.dumps(tokens)[:60]}; it must be a list of at least one token id')
     return tuple(tokens)
 
 

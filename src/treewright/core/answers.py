@@ -29,9 +29,7 @@ class Answers:
 
     __slots__ = ("_host", "_largest", "_top", "field", "hidden", "logits")
 
-    def __init__(
-        self, logits: torch.Tensor, hidden: torch.Tensor | None = None, field: np.ndarray | None = None
-    ) -> None:
+    def __init__(self, logits: torch.Tensor, hidden: torch.Tensor | None = None, field: np.ndarray | None = None) -> None:
         self.logits, self.hidden, self.field = logits, hidden, field
         self._top: np.ndarray | None = None
         self._host: dict[tuple[int, int], np.ndarray] = {}

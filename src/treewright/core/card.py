@@ -66,8 +66,15 @@ def read_card(path: Path, family: str) -> Card:
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
     sequences = {name: tuple(literal[name]) for name in ("aliases", "roles", "models", "needs", "claims")}
     return Card(
-        name=path.stem, family=family, title=literal["title"], year=literal["year"], link=literal["link"],
-        card=literal["card"], options=options, summary=summary, **sequences,
+        name=path.stem,
+        family=family,
+        title=literal["title"],
+        year=literal["year"],
+        link=literal["link"],
+        card=literal["card"],
+        options=options,
+        summary=summary,
+        **sequences,
     )
 
 

@@ -114,9 +114,7 @@ def _change(one: np.ndarray, many: np.ndarray, temperature: float) -> float:
     return float(abs((one[first] - one[second]) - (many[first] - many[second])))
 
 
-def _margin(
-    scale: np.ndarray, temperature: float, expected: int, found: int, uniform: Uniform | None, position: int
-) -> float:
+def _margin(scale: np.ndarray, temperature: float, expected: int, found: int, uniform: Uniform | None, position: int) -> float:
     if temperature == 0:
         return float(abs(scale[expected] - scale[found]))
     if uniform is None:

@@ -1,13 +1,13 @@
 """Every error a user can meet: one sentence that names the value, what was allowed, and what to do.
 
-    TreewrightError
-    ├── InputError            a value in the request is wrong (prompt, length, seed, file ...)
-    │   ├── UnknownMethod     no method of that name
-    │   ├── UnknownOption     a method has no such option, or the option refuses the value
-    │   └── ContextError      the prompt does not fit the model
-    ├── ModelError            the model cannot be loaded
-    │   └── CapabilityError   the model lacks what the method needs
-    └── CompositionError      two parts that cannot work together
+TreewrightError
+├── InputError            a value in the request is wrong (prompt, length, seed, file ...)
+│   ├── UnknownMethod     no method of that name
+│   ├── UnknownOption     a method has no such option, or the option refuses the value
+│   └── ContextError      the prompt does not fit the model
+├── ModelError            the model cannot be loaded
+│   └── CapabilityError   the model lacks what the method needs
+└── CompositionError      two parts that cannot work together
 """
 
 from __future__ import annotations

@@ -89,7 +89,9 @@ class Request:
         _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "an integer >= 1")
         _require(
             0 <= self.min_new_tokens <= self.max_new_tokens,
-            "min_new_tokens", self.min_new_tokens, f"an integer from 0 to max_new_tokens ({self.max_new_tokens})",
+            "min_new_tokens",
+            self.min_new_tokens,
+            f"an integer from 0 to max_new_tokens ({self.max_new_tokens})",
         )
         _require(self.samples >= 1, "n", self.samples, "an integer >= 1")
         _require(self.batch_rows >= 1, "batch_rows", self.batch_rows, "an integer >= 1")

@@ -106,9 +106,7 @@ def compare(
     return [_row(task, name, runs, against[0] if against else None) for name in contestants]
 
 
-def _check(
-    methods: Sequence[str], against: Sequence[str], options: Mapping[str, Mapping[str, Any]], repeats: int
-) -> None:
+def _check(methods: Sequence[str], against: Sequence[str], options: Mapping[str, Mapping[str, Any]], repeats: int) -> None:
     if isinstance(methods, str) or isinstance(against, str):
         raise InputError(f"methods is {methods!r} and against is {against!r}; give lists of names")
     if not methods:

@@ -41,9 +41,7 @@ class Processors:
 
     models: tuple[str, ...] = ()
 
-    def __init__(
-        self, processors: Sequence[Processor], input_ids: torch.Tensor, padding: Sequence[int], samples: int
-    ) -> None:
+    def __init__(self, processors: Sequence[Processor], input_ids: torch.Tensor, padding: Sequence[int], samples: int) -> None:
         stateful = next((part for part in processors if isinstance(part, STATEFUL)), None)
         if stateful is not None:
             raise CompositionError(
@@ -58,9 +56,7 @@ class Processors:
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]:
         return prompt
 
-    def steer(
-        self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]
-    ) -> np.ndarray:
+    def steer(self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray:
         line = row[0] * self._samples + row[1]
         ids = torch.from_numpy(np.concatenate([self._padding[line], prefix]))[None].to(self._device)
         scores = torch.tensor(logits, dtype=torch.float32, device=self._device)[None]

@@ -106,9 +106,7 @@ class CausalModel:
             ids = np.zeros((len(sequences), longest), np.int64)
             for row, sequence in enumerate(sequences):
                 ids[row, : len(sequence)] = sequence
-            output = self.model(
-                input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=hidden
-            )
+            output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=hidden)
             states = output.hidden_states[-1] if hidden else None
             return [
                 (output.logits[row, : len(s)].cpu(), None if states is None else states[row, : len(s)].cpu())

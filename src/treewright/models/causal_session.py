@@ -127,9 +127,7 @@ class CausalSession:
     def _no_states(self, rows: int) -> torch.Tensor:
         return torch.zeros(rows, 0, self._model.config.hidden_size, dtype=self._model.dtype, device=self._model.device)
 
-    def _read_chunk(
-        self, rows: range, chunk: np.ndarray, start: int, keep: int
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Reads tokens straight into the text slots of `rows`, after `start` tokens that are there."""
         first, count = self._scratch + start, chunk.shape[1]
         window = self._memory.window(rows, range(first, first + count), range(self._scratch, first + count))  # type: ignore[union-attr]
@@ -202,9 +200,7 @@ class CausalSession:
         self._answers = Answers(torch.cat([known.logits, logits[:, :added]], dim=1), hidden)  # type: ignore[union-attr]
         self._scored = forest.columns
 
-    def _forward(
-        self, forest: Forest, block: np.ndarray, offset: int, first: bool
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _forward(self, forest: Forest, block: np.ndarray, offset: int, first: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Runs a block [R, n] that is written at slot `offset`; logits [R, n, V]."""
         model, memory = self._model, self._memory
         rows, count = block.shape
@@ -281,7 +277,8 @@ class CausalSession:
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
         if self._scored == 0:
             return
-        rows, sources, targets, last = [], [], [], []
+        rows, sources, last = [], [], []
+        targets: list[int] = []
         pending, stored = self._pending.tolist(), self._stored.tolist()
         for row, path in enumerate(paths):
             kept = [column for column in path if column < self._scored]

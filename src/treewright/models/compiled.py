@@ -42,7 +42,8 @@ class CompiledStep:
     """Compiles the model's own forward for each (rows, columns, keys) it meets; commit stays outside the graph.
 
     A new shape costs about 10 seconds for a small model, more for a large one; on a CPU it needs a C++ compiler. Weights are
-    frozen into the graphs, so the model must not be trained afterwards. Raises ModelError where the model's forward cannot be compiled as one graph.
+    frozen into the graphs, so the model must not be trained afterwards. Raises ModelError where the
+    model's forward cannot be compiled as one graph.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -90,9 +91,7 @@ class CompiledStep:
                 write[layer] = (key[:rows, :, :columns], value[:rows, :, :columns])
                 read[layer] = (key[:rows, :, :span], value[:rows, :, :span])
             window = Window(write, read)
-            output = model(
-                input_ids=ids, position_ids=positions, attention_mask=masks, past_key_values=window, use_cache=True
-            )
+            output = model(input_ids=ids, position_ids=positions, attention_mask=masks, past_key_values=window, use_cache=True)
             return output.logits
 
         name = "step_" + "_".join(map(str, key))

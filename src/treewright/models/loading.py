@@ -66,7 +66,7 @@ def load(
         network, name, source = *_read(str(model), wanted), _source(str(model))
         tokenizer = source if tokenizer is None else tokenizer
     elif isinstance(model, PreTrainedModel):
-        network, name = model if wanted is None else model.to(wanted), type(model).__name__
+        network, name = model if wanted is None else model.to(dtype=wanted), type(model).__name__  # type: ignore[call-arg]
     elif hasattr(model, "open") and hasattr(model, "capabilities"):
         return Loaded(type(model).__name__, model, _tokenizer(tokenizer), model)
     else:
@@ -103,7 +103,8 @@ def _tokenizer(tokenizer: str | Path | PreTrainedTokenizerBase | None) -> PreTra
     try:
         return AutoTokenizer.from_pretrained(_source(str(tokenizer)))
     except (OSError, ValueError) as error:
-        raise ModelError(f"cannot load tokenizer '{tokenizer}' ({str(error).strip().splitlines()[0]}); give its folder or id") from error
+        reason = str(error).strip().splitlines()[0]
+        raise ModelError(f"cannot load tokenizer '{tokenizer}' ({reason}); give its folder or id") from error
 
 
 def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:

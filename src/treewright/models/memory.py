@@ -17,6 +17,8 @@ from transformers import Cache
 Plane = tuple[int, str]
 """A layer's index and "key" or "value"."""
 
+KeysValues = tuple[torch.Tensor, torch.Tensor]
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:
@@ -49,7 +51,7 @@ class Probe(Cache):
 class Window(Cache):
     """The part of the memory that one forward writes and reads; a layer's update is two copies into prepared views."""
 
-    def __init__(self, writes: dict[int, tuple[torch.Tensor, torch.Tensor]], reads: dict[int, tuple[torch.Tensor, torch.Tensor]]) -> None:
+    def __init__(self, writes: dict[int, KeysValues], reads: dict[int, KeysValues]) -> None:
         super().__init__(layers=[])
         self.writes, self.reads = writes, reads
 
@@ -104,7 +106,7 @@ class Memory:
             self._windows[key] = known
         return known
 
-    def _views(self, layer: int, rows: range, slots: range) -> tuple[torch.Tensor, torch.Tensor]:
+    def _views(self, layer: int, rows: range, slots: range) -> KeysValues:
         keys, values = self._planes[layer, "key"], self._planes[layer, "value"]
         span = (slice(rows.start, rows.stop), slice(None), slice(slots.start, slots.stop))
         return keys[span], values[span]

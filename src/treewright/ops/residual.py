@@ -29,9 +29,7 @@ def acceptance(target: np.ndarray, draft: np.ndarray | None, token: int) -> floa
     return min(1.0, float(target[token] / draft[token])) if draft[token] > 0 else 0.0
 
 
-def after_rejection(
-    target: np.ndarray, draft: np.ndarray | None, token: int, law: Law
-) -> tuple[np.ndarray, np.ndarray | None]:
+def after_rejection(target: np.ndarray, draft: np.ndarray | None, token: int, law: Law) -> tuple[np.ndarray, np.ndarray | None]:
     """The target's residual and the draft law of the next sibling, after `token` was refused."""
     if draft is None:
         return without(target, token), None

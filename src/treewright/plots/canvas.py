@@ -60,9 +60,7 @@ def sheet(figure: Figure) -> Axes:
 def panel(figure: Figure, left: float, top: float, width: float, height: float) -> Axes:
     """Axes at a place in inches from the upper left corner, with the house's thin lines."""
     whole_width, whole_height = figure.get_size_inches()
-    axes = figure.add_axes(
-        (left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height)
-    )
+    axes = figure.add_axes((left / whole_width, 1 - (top + height) / whole_height, width / whole_width, height / whole_height))
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(FAINT)
     axes.tick_params(colors=MUTED, labelsize=8, length=3, color=FAINT)

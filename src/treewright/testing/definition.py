@@ -36,9 +36,12 @@ def plain_law(case: Case) -> dict[Tokens, float]:
     return law
 
 
+def _ends(request: Request) -> tuple[int, ...]:
+    return request.stop_ids if request.ignore_eos else request.stop_ids + request.eos_ids
+
+
 def _ended(new: Tokens, request: Request) -> bool:
-    ends = request.stop_ids if request.ignore_eos else request.stop_ids + request.eos_ids
-    stopped = bool(new) and new[-1] in ends and len(new) >= request.min_new_tokens
+    stopped = bool(new) and new[-1] in _ends(request) and len(new) >= request.min_new_tokens
     return stopped or len(new) == request.max_new_tokens
 
 
@@ -56,8 +59,7 @@ def next_law(case: Case, parts: Parts, new: Tokens) -> list[float]:
         logits = [value if allowed[token] else FORBIDDEN for token, value in enumerate(logits)]
     logits = [_penalise(value, token, prompt, new, request.sampling) for token, value in enumerate(logits)]
     if len(new) < request.min_new_tokens:
-        ends = (*request.stop_ids, *request.eos_ids)
-        logits = [FORBIDDEN if token in ends else value for token, value in enumerate(logits)]
+        logits = [FORBIDDEN if token in _ends(request) else value for token, value in enumerate(logits)]
     return warp(logits, request.sampling)
 
 

@@ -58,8 +58,7 @@ def load(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any], Progress]:
     """
     if not exists(folder):
         raise CheckpointError(
-            f"run folder {str(folder)!r} holds no {FILE_NAME!r} to resume from; "
-            "start the run without resume first"
+            f"run folder {str(folder)!r} holds no {FILE_NAME!r} to resume from; start the run without resume first"
         )
     state = torch.load(folder / FILE_NAME, map_location="cpu", weights_only=True)
     stored = state["progress"]

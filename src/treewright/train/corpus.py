@@ -78,9 +78,7 @@ def read_documents(source: Source, data: Path) -> Iterator[str]:
                 ) from error
 
 
-_TYPOGRAPHY = str.maketrans(
-    {"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\u2014": "--", "\u2026": "..."}
-)
+_TYPOGRAPHY = str.maketrans({"\u201c": '"', "\u201d": '"', "\u2018": "'", "\u2019": "'", "\u2014": "--", "\u2026": "..."})
 
 
 def plain_text(text: str) -> str:

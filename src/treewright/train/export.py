@@ -25,11 +25,9 @@ def export_model(
     folder.mkdir(parents=True, exist_ok=True)
     with TemporaryDirectory(dir=folder.parent) as name:
         aside = Path(name)
-        weights = {
-            key: value.detach().to(torch.bfloat16) for key, value in model.state_dict().items()
-        }
+        weights = {key: value.detach().to(torch.bfloat16) for key, value in model.state_dict().items()}
         copy = LlamaForCausalLM(model.config)
-        copy.to(dtype=torch.bfloat16).load_state_dict(weights)
+        copy.bfloat16().load_state_dict(weights)
         copy.generation_config = GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
@@ -61,10 +59,7 @@ def load_exported(folder: Path) -> tuple[LlamaForCausalLM, PreTrainedTokenizerFa
         ValueError: the folder holds no exported model.
     """
     if not (folder / "config.json").is_file():
-        raise ValueError(
-            f"folder {str(folder)!r} holds no exported model (no config.json); "
-            "train and export that model first"
-        )
+        raise ValueError(f"folder {str(folder)!r} holds no exported model (no config.json); train and export that model first")
     model = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
     tokenizer = PreTrainedTokenizerFast.from_pretrained(folder)
     return model.train(False), tokenizer

@@ -96,15 +96,11 @@ def make_optimizer(model: LlamaForCausalLM, settings: Optimization) -> torch.opt
         {"params": matrices, "weight_decay": settings.weight_decay},
         {"params": gains, "weight_decay": 0.0},
     ]
-    return torch.optim.AdamW(
-        groups, lr=settings.peak_learning_rate, betas=settings.betas, fused=True
-    )
+    return torch.optim.AdamW(groups, lr=settings.peak_learning_rate, betas=settings.betas, fused=True)
 
 
 @torch.no_grad()
-def held_out_losses(
-    model: LlamaForCausalLM, store: TokenStore, settings: Optimization, windows: int
-) -> dict[str, float]:
+def held_out_losses(model: LlamaForCausalLM, store: TokenStore, settings: Optimization, windows: int) -> dict[str, float]:
     """Held-out cross-entropy (nats per token) by domain, over up to `windows` windows each."""
     losses = {}
     for domain in store.domains:
@@ -144,9 +140,7 @@ class Trainer:
         self.optimizer = make_optimizer(model, settings)
         compiled = torch.compile(objective, dynamic=False) if settings.compiled else objective
         self._objective: Objective = compiled
-        self.progress = Progress(
-            Schedule.for_budget(total, settings.warm_up_tokens, settings.decay_share)
-        )
+        self.progress = Progress(Schedule.for_budget(total, settings.warm_up_tokens, settings.decay_share))
 
     def resume(self, total: int | None = None) -> None:
         """Continue from the folder's checkpoint, with another budget when `total` is given.
@@ -159,16 +153,12 @@ class Trainer:
         self.model.load_state_dict(weights)
         self.optimizer.load_state_dict(optimizer)
         if total is not None and total != progress.schedule.total:
-            progress.schedule = progress.schedule.with_budget(
-                total, self.settings.decay_share, progress.tokens
-            )
+            progress.schedule = progress.schedule.with_budget(total, self.settings.decay_share, progress.tokens)
         self.progress = progress
 
     def save(self) -> None:
         """Write a checkpoint (about 12 bytes per parameter)."""
-        checkpoint.save(
-            self.folder, self.model.state_dict(), self.optimizer.state_dict(), self.progress
-        )
+        checkpoint.save(self.folder, self.model.state_dict(), self.optimizer.state_dict(), self.progress)
 
     def step(self) -> float:
         """One optimiser step; returns its mean training loss in nats per token."""
@@ -217,9 +207,7 @@ class Trainer:
         self.log(f"held-out at {self.progress.tokens} tokens: {text}")
         return losses
 
-    def run(
-        self, milestone: Callable[[], None] | None = None, milestone_tokens: int = 5_000_000
-    ) -> Progress:
+    def run(self, milestone: Callable[[], None] | None = None, milestone_tokens: int = 5_000_000) -> Progress:
         """Train until the schedule's end; the last act is an evaluation and a checkpoint.
 
         `milestone` is called after the first checkpoint and then every `milestone_tokens` tokens.

@@ -37,8 +37,7 @@ def _loss_table(progress: Progress) -> str:
         return "Not evaluated yet."
     tokens, losses = progress.losses[-1]
     lines = [
-        f"Mean cross-entropy in nats per token after {tokens:,} tokens, on documents held out by "
-        "a hash of their text (1 %):",
+        f"Mean cross-entropy in nats per token after {tokens:,} tokens, on documents held out by a hash of their text (1 %):",
         "",
         "| domain | loss |",
         "|---|---|",

@@ -95,9 +95,7 @@ RECIPES: dict[str, Recipe] = {
             summary="a 1 M parameter draft of 'default' with the same tokenizer",
             architecture=Architecture(128, 2, 4, 384),
             tokens=6_000_000,
-            optimization=language_model.Optimization(
-                peak_learning_rate=4e-3, window=Window(16, 512), micro_sequences=4
-            ),
+            optimization=language_model.Optimization(peak_learning_rate=4e-3, window=Window(16, 512), micro_sequences=4),
             mixture=MIXTURE,
             teacher="default",
         ),
@@ -112,9 +110,7 @@ def find_recipe(name: str) -> Recipe:
         ValueError: there is no such recipe.
     """
     if name not in RECIPES:
-        raise ValueError(
-            f"recipe {name!r} does not exist; choose one of {', '.join(sorted(RECIPES))}"
-        )
+        raise ValueError(f"recipe {name!r} does not exist; choose one of {', '.join(sorted(RECIPES))}")
     return RECIPES[name]
 
 
@@ -148,8 +144,7 @@ def run(
     folder = out or DEFAULT_OUT / recipe.name
     if checkpoint.exists(folder) and not resume:
         raise checkpoint.CheckpointError(
-            f"run folder {str(folder)!r} already holds a checkpoint; "
-            "resume it or choose another folder"
+            f"run folder {str(folder)!r} already holds a checkpoint; resume it or choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer, objective = _tokenizer_and_objective(recipe, data, folder, teacher)
@@ -168,9 +163,7 @@ def _tokenizer_and_objective(
 ) -> tuple[PreTrainedTokenizerFast, language_model.Objective]:
     shape = recipe.architecture
     if recipe.teacher is None:
-        tokenizer = prepare_tokenizer(
-            folder / "tokenizer", data, recipe.mixture, shape.vocabulary_size, shape.max_positions
-        )
+        tokenizer = prepare_tokenizer(folder / "tokenizer", data, recipe.mixture, shape.vocabulary_size, shape.max_positions)
         return tokenizer, language_model.cross_entropy
     source = teacher or folder.parent / recipe.teacher / "export"
     target, tokenizer = load_exported(source)

@@ -21,9 +21,7 @@ class Schedule:
 
     def __post_init__(self) -> None:
         if not 0 <= self.decay_start < self.total or self.warm_up < 0:
-            raise ValueError(
-                f"schedule {self} has no decay; choose 0 <= decay_start < total and warm_up >= 0"
-            )
+            raise ValueError(f"schedule {self} has no decay; choose 0 <= decay_start < total and warm_up >= 0")
 
     @classmethod
     def for_budget(cls, total: int, warm_up: int, decay_share: float) -> Schedule:
@@ -50,10 +48,7 @@ class Schedule:
             ValueError: the new total is already spent.
         """
         if total <= tokens:
-            raise ValueError(
-                f"token budget {total} is already spent ({tokens} tokens done); "
-                f"give more than {tokens} tokens"
-            )
+            raise ValueError(f"token budget {total} is already spent ({tokens} tokens done); give more than {tokens} tokens")
         return replace(self, decay_start=max(tokens, int(total * (1 - decay_share))), total=total)
 
     def finish_now(self, tokens: int, decay_tokens: int | None = None) -> Schedule:

@@ -167,8 +167,7 @@ def _configuration(random: Random) -> JsonObject:
         }
     if random.random() < 0.5:
         record["features"] = {
-            flag: random.random() < 0.5
-            for flag in random.sample(("login", "search", "dark_mode", "export", "beta"), 3)
+            flag: random.random() < 0.5 for flag in random.sample(("login", "search", "dark_mode", "export", "beta"), 3)
         }
     if random.random() < 0.4:
         record["dependencies"] = {
@@ -180,9 +179,7 @@ def _configuration(random: Random) -> JsonObject:
 
 def _event(random: Random) -> JsonObject:
     kind = random.choice(("login", "logout", "click", "purchase", "error", "view", "signup"))
-    payload: JsonObject = {
-        "page": f"/{random.choice(('home', 'cart', 'search', 'about', 'products', 'help'))}"
-    }
+    payload: JsonObject = {"page": f"/{random.choice(('home', 'cart', 'search', 'about', 'products', 'help'))}"}
     if kind == "error":
         message = random.choice(("not found", "bad request", "timeout", "access denied"))
         payload = {"code": random.choice((400, 401, 403, 404, 500, 503)), "message": message}

@@ -199,8 +199,7 @@ def _join_query(random: Random, table: Table) -> tuple[str, str]:
     mine, theirs = random.choice(table.columns), random.choice(parent.columns)
     words, test = _condition(random, random.choice(parent.columns), f"{parent.name}.")
     return (
-        f"Show the {mine.words} of {table.name} and the {theirs.words} of their {parent.name} "
-        f"with {words}",
+        f"Show the {mine.words} of {table.name} and the {theirs.words} of their {parent.name} with {words}",
         f"SELECT {table.name}.{mine.name}, {parent.name}.{theirs.name} FROM {table.name} "
         f"JOIN {parent.name} ON {table.name}.{_key(table)} = {parent.name}.id WHERE {test}",
     )
@@ -255,9 +254,7 @@ def _literal(text: str) -> str:
     return text if re.fullmatch(r"-?\d+(\.\d+)?", text) else quoted(text)
 
 
-_WIKISQL = re.compile(
-    r"SELECT (?P<shown>.+?) FROM TABLE AS TABLEalias0(?: WHERE (?P<tests>.*?))? *;$"
-)
+_WIKISQL = re.compile(r"SELECT (?P<shown>.+?) FROM TABLE AS TABLEalias0(?: WHERE (?P<tests>.*?))? *;$")
 _WIKISQL_TEST = re.compile(r"(?:TABLEalias0\.)?(\S.*?)_FIELD (=|>|<) (.*)")
 _WIKISQL_SHOWN = re.compile(r"(?:(?P<function>[A-Z]+)\W+)?(?:TABLEalias0\.)?(?P<field>\S+)_FIELD")
 
@@ -307,7 +304,4 @@ def readable_text2sql(sql: str) -> str:
         return re.sub(r" (?=[,;)])", "", part)
 
     pieces = re.split(r'("[^"]*")', sql)
-    return "".join(
-        quoted(piece.strip('"')) if index % 2 else rewrite(piece)
-        for index, piece in enumerate(pieces)
-    )
+    return "".join(quoted(piece.strip('"')) if index % 2 else rewrite(piece) for index, piece in enumerate(pieces))

@@ -143,22 +143,15 @@ def cut_after_lines(text: str) -> list[str]:
     return [piece for piece in pieces if piece]
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerFast, documents: Iterator[str]
-) -> tuple[TokenArray, TokenArray]:
+def _encode(tokenizer: PreTrainedTokenizerFast, documents: Iterator[str]) -> tuple[TokenArray, TokenArray]:
     """The training and held-out streams of a source; only training documents are cut."""
     streams = (array("H"), array("H"))
     end = tokenizer.eos_token_id
     while group := list(islice(documents, ENCODE_BATCH)):
         held_out = [is_held_out(text) for text in group]
-        pieces = [
-            [text] if is_kept else cut_after_lines(text)
-            for text, is_kept in zip(group, held_out, strict=True)
-        ]
+        pieces = [[text] if is_kept else cut_after_lines(text) for text, is_kept in zip(group, held_out, strict=True)]
         encodings = iter(
-            tokenizer.backend_tokenizer.encode_batch_fast(
-                list(chain.from_iterable(pieces)), add_special_tokens=False
-            )
+            tokenizer.backend_tokenizer.encode_batch_fast(list(chain.from_iterable(pieces)), add_special_tokens=False)
         )
         for is_kept, own in zip(held_out, pieces, strict=True):
             streams[is_kept].append(end)
@@ -168,9 +161,7 @@ def _encode(
     return training, kept
 
 
-def prepare_tokens(
-    folder: Path, data: Path, mixture: Mapping[str, float], tokenizer: PreTrainedTokenizerFast
-) -> None:
+def prepare_tokens(folder: Path, data: Path, mixture: Mapping[str, float], tokenizer: PreTrainedTokenizerFast) -> None:
     """Encode every source of `mixture` into `folder` unless the same tokenizer did so before.
 
     Cost: about 3 MB of text per second and core, and two bytes of disk per token.

@@ -11,9 +11,7 @@ END_OF_TEXT = "<|endoftext|>"
 PADDING = "<|pad|>"
 
 
-def train_tokenizer(
-    documents: Iterable[str], vocabulary_size: int, max_positions: int
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(documents: Iterable[str], vocabulary_size: int, max_positions: int) -> PreTrainedTokenizerFast:
     """Learn a byte-level BPE of `vocabulary_size` tokens; id 0 is end of text, id 1 padding.
 
     Every digit is its own token, so that numbers in JSON, SQL and sums are spelled one way only.

@@ -135,9 +135,7 @@ def test_shape_of_window_and_trie_by_hand():
     assert seen == [{0}, {0, 1}, {0, 2}, {0, 1, 3}, {0, 4}, {0, 4, 5}, {0, 4, 6}]
 
 
-@given(
-    added=st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2), st.integers(0, 2)), max_size=40), size=st.integers(0, 4)
-)
+@given(added=st.lists(st.tuples(st.integers(0, 2), st.integers(-1, 2), st.integers(0, 2)), max_size=40), size=st.integers(0, 4))
 def test_pool_keeps_the_latest_of_each_first_token(added, size):
     pool = Pool(size)
     for gram in added:

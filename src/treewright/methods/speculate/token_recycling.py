@@ -15,9 +15,10 @@ machine) shrinks the tree the same way.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,7 @@ CARD = {
 }
 
 # Numbers of children of the paper's template 2.2.2, level by level; a node's children have ranks 0, 1, ...
-TEMPLATE: tuple[dict[tuple[int, ...], int], ...] = (
+TEMPLATE: tuple[Mapping[Any, int], ...] = (
     {(): 8},
     dict(zip([(rank,) for rank in range(8)], (8, 4, 3, 2, 1, 1, 1, 1), strict=True)),
     {(0, 0): 8, (0, 1): 3, (0, 2): 2, (0, 3): 1, (0, 4): 1, (0, 5): 1, (0, 6): 1, (0, 7): 1}

@@ -30,7 +30,7 @@ class Rejection:
 
     def _walk(self, round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
         children = round.forest.shape.children(row)
-        column, path = 0, []
+        column, path = 0, list[int]()
         while True:
             target = law.probs(row, column)
             if not target.any():

@@ -26,7 +26,7 @@ def walk(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
     """Accepted columns of one row and the token after them (-1 at a dead end)."""
     children = round.forest.shape.children(row)
     claimed = round.forest.token[row]
-    column, path = 0, []
+    column, path = 0, list[int]()
     while True:
         token, _ = law.draw(row, column)
         match = next((child for child in children[column] if claimed[child] == token), None)
