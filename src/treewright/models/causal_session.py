@@ -148,6 +148,7 @@ class CausalSession:
             self._next_block(forest)
         return self._answers  # type: ignore[return-value]
 
+    @torch.inference_mode()
     def _first_block(self, forest: Forest) -> Answers:
         """Pending tokens and all claims so far, at offset 0."""
         self._pending = self._text.length - self.seen
@@ -188,6 +189,7 @@ class CausalSession:
         # A copy: the block's own states are what the commit keeps, and a kept root has no place among them.
         return Answers(logits, place(block.hidden.clone(), None if root is None else root.hidden))
 
+    @torch.inference_mode()
     def _next_block(self, forest: Forest) -> None:
         """Claims added since the last call, after those that are live."""
         block = np.maximum(forest.token[:, self._scored :], 0)
