@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 
 import treewright
+from treewright.cli.catalogue import catalogue
+from treewright.core.registry import methods
 
 MOST_MEGABYTES_BUNDLED = 40
 # Spelled in two halves, so that this file does not hold what it looks for.
