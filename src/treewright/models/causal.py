@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
-from treewright.models.attention import tree_attention
+from treewright.models.attention import attending_to_trees
 from treewright.models.causal_session import CausalSession
 from treewright.models.compiled import CompiledStep
 from treewright.models.masks import Masks
@@ -90,7 +90,7 @@ class CausalModel:
         extra: dict[str, Any] = {"logits_to_keep": keep} if keep and "logits_to_keep" in self._options else {}
         if hidden:
             extra["output_hidden_states"] = True
-        with tree_attention(self.config):
+        with attending_to_trees(self.config):
             output = self.model(
                 input_ids=torch.from_numpy(ids).to(self.device), position_ids=torch.from_numpy(positions).to(self.device),
                 attention_mask=masks, past_key_values=cache, use_cache=True, **extra,

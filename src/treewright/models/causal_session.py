@@ -12,11 +12,11 @@ from treewright.core.answers import Answers, top_ids
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.compiled import KEY_STEP, CompiledStep, bucket
+from treewright.models.compiled import LEAST_SLOTS, CompiledStep, bucket, key_bucket
 from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
 
-EAGER_KEY_STEP = 128
+KEY_STEP = 64
 CHUNK = 512
 SPARE = 8
 """Scratch slots beside the claims, for pending tokens; more pending tokens are read like a prompt."""
@@ -60,7 +60,6 @@ class CausalSession:
     def __init__(self, model: TreeScorer, text: Text, opening: Opening, record: Recorder) -> None:
         self._model, self._text, self._opening, self._record = model, text, opening, record
         self._scratch = rounded(opening.claims + SPARE, 16)
-        self._step = EAGER_KEY_STEP if model.compiled is None else KEY_STEP
         self._memory: Memory | None = None
         self._masks = TreeMasks(model.windows, self._scratch, model.dtype, model.device)
         self.seen = np.zeros(0, np.int64)
@@ -99,12 +98,16 @@ class CausalSession:
         self._read_prompts(range(before, before + len(prompts)), block, lengths)
 
     def _reserve(self, rows: int, length: int) -> None:
-        slots = self._scratch + rounded(length + 1, self._step)
+        slots = self._scratch + self._span(max(length + 1, 0 if self._model.compiled is None else LEAST_SLOTS))
         wanted = power_of_two(max(rows, self._opening.rows))
         if self._memory is None:
             self._memory = self._model.new_memory(wanted, self._scratch, slots)
         elif rows > self._memory.rows or slots > self._memory.slots:
             self._memory = self._memory.grown(wanted, slots)
+
+    def _span(self, keys: int) -> int:
+        """The text slots that a block attends to where `keys` are in use; compiled blocks have few sizes, for each is a graph."""
+        return rounded(keys, KEY_STEP) if self._model.compiled is None else key_bucket(keys)
 
     def _read_prompts(self, rows: range, block: np.ndarray, lengths: np.ndarray) -> None:
         """Prefill of all but the last prompt token, right-padded: what follows a row's end is masked until overwritten."""
@@ -208,7 +211,7 @@ class CausalSession:
         rows, count = block.shape
         static = model.compiled is not None and first and not self._opening.hidden
         fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, count)
-        keys = rounded(max(1, int(self._stored.max())), self._step)
+        keys = self._span(max(1, int(self._stored.max())))
         positions = self._positions(forest, first)
         self._slot_position[:, offset : offset + count] = positions
         stored = _padded(self._stored, fed)

@@ -16,12 +16,13 @@ import torch
 from transformers import PreTrainedModel
 
 from treewright.core.errors import ModelError
-from treewright.models.attention import tree_attention
+from treewright.models.attention import attending_to_trees
 from treewright.models.masks import Masks
 from treewright.models.memory import Memory, Window
 
 COLUMNS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96)
-KEY_STEP = 512
+LEAST_KEYS = 256
+LEAST_SLOTS = 512
 
 CPU_OPTIONS: dict[str, Any] = {
     "freezing": True,
@@ -36,6 +37,11 @@ Step = Callable[..., torch.Tensor]
 def bucket(columns: int) -> int:
     """The number of columns that a compiled block of `columns` is padded to."""
     return next((size for size in COLUMNS if size >= columns), -(-columns // 32) * 32)
+
+
+def key_bucket(keys: int) -> int:
+    """The number of text slots that a compiled block attends to, a power of two: attention costs what it looks at."""
+    return max(LEAST_KEYS, 1 << (keys - 1).bit_length())
 
 
 class CompiledStep:
@@ -67,7 +73,7 @@ class CompiledStep:
     def _first(self, key: tuple[int, ...], layers: list[int], inputs: tuple[Any, ...]) -> torch.Tensor:
         step = torch.compile(self._own_code(key, layers), fullgraph=True, dynamic=False)
         try:
-            with torch._inductor.config.patch(self._options), tree_attention(self._model.config.get_text_config()):
+            with torch._inductor.config.patch(self._options), attending_to_trees(self._model.config.get_text_config()):
                 logits = step(*inputs)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]
