@@ -13,6 +13,7 @@ _HOMES = {
     "Trace": "core.trace", "Recipe": "core.recipe", "Card": "core.card", "TreewrightError": "core.errors",
     "find": "core.registry", "methods": "core.registry", "compare": "interop.compare", "hf": "interop.hf",
     "laws": "testing.laws",
+    "json_schema": "core.grammar", "regex": "core.grammar", "grammar": "core.grammar", "choice": "core.grammar",
 }  # fmt: skip
 _MODULES = {"hf", "laws"}
 __all__ = [*_HOMES, "__version__"]

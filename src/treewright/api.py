@@ -11,7 +11,8 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import dataclasses as pydantic_dataclasses
 
 from treewright.core.card import Card
-from treewright.core.errors import CapabilityError, ContextError, InputError, UnknownOption
+from treewright.core.errors import CapabilityError, ConstraintError, ContextError, InputError, UnknownOption
+from treewright.core.grammar import Grammar
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entries, entry
 from treewright.core.request import Budget, Request, Sampling
@@ -21,6 +22,7 @@ from treewright.engine.detokenize import Decode
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
 from treewright.models.loading import Loaded, load
+from treewright.parts.constrain.grammar import GrammarMasks, compile_grammar, vocabulary_of
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
 """Text, token ids, or a chat: a list of {"role": ..., "content": ...}, which the tokenizer's chat template lays out."""
@@ -62,6 +64,7 @@ def generate(
     ignore_eos: bool = False,
     n: int = 1,
     budget: Budget | Mapping[str, Any] | None = None,
+    constraint: Grammar | Sequence[Grammar | None] | None = None,
     logprobs: bool = False,
     batch_rows: int = 16,
     stream: Streamer | None = None,
@@ -71,12 +74,15 @@ def generate(
     model: what `load` returns, or anything `load` takes. method: a name, or names joined by '+'. options: the methods'
     own options by name. models: further models by role, such as {"draft": "default-draft"}. temperature 0 is greedy.
     n: samples of each prompt; with n > 1 `Result.samples` holds them all. budget: stop when its tokens (a row), model_calls
-    or seconds (the run) are spent. batch_rows: rows decoded at once; more wait. stream: a transformers streamer, told of
-    tokens as they become text (one prompt, n = 1).
+    or seconds (the run) are spent. constraint: of `json_schema`, `regex`, `grammar` or `choice`, or a list with one for each
+    prompt (None: free); a text that ended with "stop" fits it, another may be the beginning of one that does. batch_rows:
+    rows decoded at once; more wait. stream: a transformers streamer, told of tokens as they become text (one prompt, n = 1).
 
-    Raises InputError and its kinds for a bad value, CapabilityError for a model that cannot do what the method needs,
-    CompositionError for methods that do not go together. Cost: one prompt reading, then what the method's file says.
+    Raises InputError, CapabilityError for a model without what the method needs, CompositionError for methods that do not go
+    together. Cost: one prompt reading, then what the method's file says.
     """
+    many = _is_many(prompts)
+    batch: list[Any] = list(prompts) if many else [prompts]
     sampling = Sampling(
         temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty,
         tuple(sorted((logit_bias or {}).items())),
@@ -85,14 +91,11 @@ def generate(
         max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, sampling=sampling, seed=seed, samples=n,
         stop=(stop,) if isinstance(stop, str) else tuple(stop or ()), stop_ids=tuple(stop_ids), ignore_eos=ignore_eos,
         budget=budget if isinstance(budget, Budget) else Budget(**(budget or {})), logprobs=logprobs, batch_rows=batch_rows,
+        constraint=constraint,
     )  # fmt: skip
-    many = _is_many(prompts)
-    batch: list[Any] = list(prompts) if many else [prompts]
-    listener = None
-    if stream is not None:
-        if many or n > 1:
-            raise InputError(f"stream was given with {len(batch)} prompts and n={n}; a streamer takes one prompt and n=1")
-        listener = _ToStreamer(stream)
+    listener = None if stream is None else _ToStreamer(stream)
+    if listener is not None and (many or n > 1):
+        raise InputError(f"stream was given with {len(batch)} prompts and n={n}; a streamer takes one prompt and n=1")
     job = prepare(model, batch, method, options, models, settings)
     results = job.finish(listener)
     return results if many else results[0]
@@ -114,7 +117,8 @@ def stream(model: Any, prompt: Prompt, method: str = "plain", **settings: Any) -
 def _request_settings(keywords: dict[str, Any]) -> dict[str, Any]:
     """The keywords of `generate` as the fields of a Request, for callers that do not go through its signature."""
     sampling_names = {field.name for field in dataclasses.fields(Sampling)}
-    request_names = {field.name for field in dataclasses.fields(Request)} - {"prompts", "sampling", "eos_ids", "samples"}
+    request_names = {field.name for field in dataclasses.fields(Request)}
+    request_names = (request_names - {"prompts", "sampling", "eos_ids", "samples", "constraints"}) | {"constraint"}
     unknown = set(keywords) - sampling_names - request_names
     if unknown:
         raise InputError(f"unknown setting '{min(unknown)}'; allowed: {', '.join(sorted(sampling_names | request_names))}")
@@ -128,19 +132,33 @@ def _request_settings(keywords: dict[str, Any]) -> dict[str, Any]:
     return {**rest, "sampling": Sampling(**chosen)}
 
 
+def _constraints(given: Any, prompts: int) -> tuple[Grammar | None, ...]:
+    every = tuple(given) if isinstance(given, (list, tuple)) else (given,) * prompts
+    wrong = next((one for one in every if one is not None and not isinstance(one, Grammar)), None)
+    if wrong is not None:
+        raise ConstraintError(
+            f"constraint is {wrong!r}; give what treewright.json_schema, regex, grammar or choice return, or a list of those"
+        )
+    return every if any(every) else ()
+
+
 @dataclasses.dataclass(slots=True)
 class Job:
-    """A checked request over a loaded model, ready to run; made by `prepare`."""
+    """A checked request over a loaded model, ready to run; made by `prepare`. matchers: the compiled constraints."""
 
     target: Loaded
     recipe: Recipe
     request: Request
     protocols: dict[str, Any]
+    matchers: list[Any] = dataclasses.field(default_factory=list)
 
     def engine(self, listener: Listener | None = None, extra: Parts | None = None) -> Engine:
         """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""
         parts = build_parts(self.recipe)
         parts = parts if extra is None else parts.join(extra)
+        if self.matchers:
+            masks = GrammarMasks(self.matchers, self.target.eos_ids, self.target.protocol.capabilities.vocabulary)
+            parts = parts.join(Parts(constrain=(masks,)))
         columns = CPU_COLUMNS if _on_cpu(self.target) else None
         return Engine(Run(self.request, self.protocols, parts, None, self.target.memories, self._decode(), listener, columns))
 
@@ -174,7 +192,8 @@ def prepare(
     model: Any, prompts: Sequence[Prompt], method: str, options: Mapping[str, Any] | None,
     models: Mapping[str, Any] | None, settings: Mapping[str, Any],
 ) -> Job:  # fmt: skip
-    """Checks everything before the first forward. `settings` are the fields of a Request but for the prompts."""
+    """Checks everything before the first forward. `settings` are the fields of a Request but for the prompts, and
+    `constraint` as `generate` takes it."""
     recipe = Recipe.of(method, options)
     cards = recipe.cards()
     target = model if isinstance(model, Loaded) else load(model)
@@ -184,9 +203,22 @@ def prepare(
     _check_context(target, ids)
     if settings.get("stop") and target.tokenizer is None:
         raise InputError(f"stop is {settings['stop']} but model '{target.name}' has no tokenizer; give stop_ids, or a tokenizer")
-    request = Request(prompts=ids, eos_ids=target.eos_ids, **settings)
+    fields = dict(settings)
+    constraints = _constraints(fields.pop("constraint", None), len(ids))
+    request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
-    return Job(target, recipe, request, protocols)
+    return Job(target, recipe, request, protocols, _compile(target, request))
+
+
+def _compile(target: Loaded, request: Request) -> list[Any]:
+    """The constraint of every prompt over the target's vocabulary, each grammar compiled once; [] where all are free."""
+    if not request.constraints:
+        return []
+    if target.tokenizer is None:
+        raise ConstraintError(f"a constraint was given but model '{target.name}' has no tokenizer; give one to load()")
+    vocabulary = vocabulary_of(target.tokenizer, target.protocol.capabilities.vocabulary, target.eos_ids)
+    compiled = {grammar: compile_grammar(grammar, vocabulary) for grammar in set(request.constraints) if grammar is not None}
+    return [None if grammar is None else compiled[grammar] for grammar in request.constraints]
 
 
 def build_parts(recipe: Recipe) -> Parts:

@@ -14,7 +14,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "parts": {"core", "ops"},
     "engine": {"core", "ops"},
     "methods": {"core", "ops", "parts"},
-    "api": {"core", "ops", "models", "engine"},
+    "api": {"core", "ops", "models", "parts", "engine"},
     "testing": {"core", "ops", "parts", "models", "engine", "api"},
     "interop": {"core", "api"},
     "train": {"core", "ops", "parts", "models", "api"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,13 +20,14 @@ TOKENS = 64
 
 @dataclass(frozen=True, slots=True)
 class NodeChoice:
-    """costs {claims: seconds of a round}, mat {nodes: tokens per call}, the chosen `nodes`, and what the cost model
-    promises for them: MAT(nodes) * cost(1) / cost(nodes + 1), the ratio to plain decoding if nothing else cost time."""
+    """costs {claims: seconds of a session's round}, outside: seconds of a round in the loop around it, mat {nodes: tokens
+    per call}, the chosen `nodes`, and what the cost model promises for them, the loop's time counted: the ratio to plain."""
 
     nodes: int
     predicted: float
     costs: dict[int, float]
     mat: dict[int, float]
+    outside: float
 
 
 def cost_at(costs: Mapping[int, float], claims: int) -> float:
@@ -60,18 +62,22 @@ def best_nodes(costs: Mapping[int, float], mat: Mapping[int, float]) -> int:
     return max(sorted(mat), key=lambda nodes: gain(costs, mat, nodes))
 
 
-def acceptance(loaded: Loaded, method: str, sizes: Sequence[int]) -> dict[int, float]:
-    """Tokens per call of `method` at temperature 0 for each number of `nodes`, over the warm-up prompts one after another,
-    starting from an empty memory. Cost: at most len(sizes) * 3 * TOKENS target calls."""
+def acceptance(loaded: Loaded, method: str, sizes: Sequence[int]) -> tuple[dict[int, float], float]:
+    """Tokens per call of `method` at temperature 0 for each number of `nodes`, and the loop's own seconds a round.
+
+    Over the last third of the warm-up prompts, one after another, with what the others and they themselves taught.
+    Cost: at most len(sizes) * 9 * TOKENS target calls.
+    """
     prompts = [token_ids(loaded, prompt.text) for prompt in WARM_UP]
-    found = {}
+    teaching = len(prompts) * 2 // 3
+    found, outside = {}, []
     for nodes in sizes:
         fresh = dataclasses.replace(loaded, memories={})
-        options = {"nodes": nodes}
-        results = [generate(fresh, prompt, method, options, max_new_tokens=TOKENS, ignore_eos=True) for prompt in prompts]
-        traces = [result.trace for result in results]  # type: ignore[union-attr]
+        results = [generate(fresh, ids, method, {"nodes": nodes}, max_new_tokens=TOKENS, ignore_eos=True) for ids in prompts]
+        traces = [result.trace for result in results[teaching:]]  # type: ignore[union-attr]
         found[nodes] = sum(trace.new_tokens for trace in traces) / sum(len(trace.steps) for trace in traces)
-    return found
+        outside += [(trace.seconds - trace.seconds_in_model) / len(trace.steps) for trace in traces]
+    return found, statistics.median(outside)
 
 
 def measure_nodes(loaded: Loaded, rows: int, method: str = "token_recycling") -> NodeChoice:
@@ -82,10 +88,11 @@ def measure_nodes(loaded: Loaded, rows: int, method: str = "token_recycling") ->
     """
     most = CPU_COLUMNS // rows if loaded.model.device.type == "cpu" else max(CANDIDATES) + 1
     sizes = [nodes for nodes in CANDIDATES if nodes + 1 <= most] or [1]
-    mat = acceptance(loaded, method, sizes)
+    mat, outside = acceptance(loaded, method, sizes)
     costs = claim_costs(loaded, rows, [1, *(nodes + 1 for nodes in sizes)])
-    nodes = best_nodes(costs, mat)
-    return NodeChoice(nodes, gain(costs, mat, nodes), costs, mat)
+    rounds = {claims: seconds + outside for claims, seconds in costs.items()}
+    nodes = best_nodes(rounds, mat)
+    return NodeChoice(nodes, gain(rounds, mat, nodes), costs, mat, outside)
 
 
 def choose_nodes(loaded: Loaded, rows: int) -> int:

@@ -102,4 +102,10 @@ WARM_UP: tuple[Prompt, ...] = (
     Prompt("prose", "warm-up/1", "There was once a boat that had never seen the sea. Every evening it asked the wind"),
     Prompt("code", "warm-up/2", 'def average(numbers):\n    """Return the arithmetic mean of a list of numbers."""\n    if'),
     Prompt("sql", "warm-up/3", "-- What is the total price of products with color red?\nSELECT"),
+    Prompt("prose", "warm-up/4", "The baker's cat slept on the flour sacks. One morning it woke up and"),
+    Prompt("code", "warm-up/5", "class Counter:\n    def __init__(self):\n        self.total = 0\n\n    def"),
+    Prompt("sql", "warm-up/6", "-- How many teachers work at each school?\nSELECT"),
+    Prompt("prose", "warm-up/7", "Grandmother kept an old key in a blue jar. When Ben asked what it opened, she"),
+    Prompt("code", "warm-up/8", "def merge(first, second):\n    result = {}\n    for"),
+    Prompt("sql", "warm-up/9", "-- List the titles of all books written after 1990\nSELECT"),
 )

@@ -45,6 +45,8 @@ class Batches:
         """Everything that decides the text. The size of the batches does only where chance does: it decides the seeds."""
         model, others, dtype, _, _ = self._loading
         settings = {name: value for name, value in self._settings.items() if name != "batch_rows"}
+        constraint = settings.pop("constraint", None)
+        settings["constraint"] = None if constraint is None else constraint.lark
         settings["sampling"] = dataclasses.asdict(settings["sampling"])
         settings["budget"] = dataclasses.asdict(settings["budget"])
         greedy = self._settings["sampling"].greedy

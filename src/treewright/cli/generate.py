@@ -37,6 +37,7 @@ def command(
     presence_penalty: option.PresencePenalty = 0.0, frequency_penalty: option.FrequencyPenalty = 0.0,
     seed: option.Seed = 0, samples: option.Samples = 1, stop: option.Stop = None, ignore_eos: option.IgnoreEos = False,
     budget_calls: option.BudgetCalls = None, budget_seconds: option.BudgetSeconds = None,
+    schema: option.JsonSchema = None, regex: option.Regex = None, lark: option.GrammarFile = None, choice: option.Choice = None,
     dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
     input_file: option.InputFile = None, output_file: option.OutputFile = None, batch_rows: option.BatchRows = 16,
     trace: option.TraceFile = None, as_json: option.Json = False,
@@ -48,6 +49,7 @@ def command(
         stop=tuple(stop or ()), ignore_eos=ignore_eos, budget=Budget(None, budget_calls, budget_seconds), batch_rows=batch_rows,
     )  # fmt: skip
     Request(prompts=((0,),), **settings)  # refuses a wrong value before a model is loaded
+    settings["constraint"] = option.constraint(schema, regex, lark, choice)
     check_folder("--trace", trace)
     check_folder("--output", output_file)
     recipe = Recipe.of(method, option.values(method_options))

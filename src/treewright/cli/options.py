@@ -9,7 +9,9 @@ from typing import Annotated, Any
 
 import typer
 
+from treewright.core import grammar as grammars
 from treewright.core.errors import InputError
+from treewright.core.grammar import Grammar
 
 Texts = list[str] | None
 
@@ -41,6 +43,10 @@ InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE.jsonl",
 OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE.jsonl", help="Answers; a cut-off run resumes.")]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE.json", help="Write the trace, for `treewright plot`.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+JsonSchema = Annotated[Path | None, typer.Option("--json-schema", metavar="FILE", help="Only JSON that is valid under this.")]
+Regex = Annotated[str | None, typer.Option("--regex", metavar="PATTERN", help="Only text that this matches as a whole.")]
+GrammarFile = Annotated[Path | None, typer.Option("--grammar", metavar="FILE.lark", help="Only text of this Lark grammar.")]
+Choice = Annotated[Texts, typer.Option("--choice", metavar="TEXT", help="Only one of these texts; repeat it for each.")]
 MethodNames = Annotated[str, typer.Option("--methods", metavar="A,B,C", help="Names separated by commas.")]
 
 
@@ -78,3 +84,24 @@ def names(option: str, written: str) -> list[str]:
     if twice is not None:
         raise InputError(f"{option} names '{twice}' twice; name it once")
     return found
+
+
+def constraint(schema: Path | None, pattern: str | None, lark: Path | None, texts: Sequence[str] | None) -> Grammar | None:
+    """The constraint that a command line asks for, None for none. Raises InputError for two of them, or a bad one."""
+    given = {
+        "--json-schema": None if schema is None else lambda: grammars.json_schema(_read("--json-schema", schema)),
+        "--regex": None if pattern is None else lambda: grammars.regex(pattern),
+        "--grammar": None if lark is None else lambda: grammars.grammar(_read("--grammar", lark)),
+        "--choice": None if texts is None else lambda: grammars.choice(texts),
+    }
+    asked = {name: make for name, make in given.items() if make is not None}
+    if len(asked) > 1:
+        raise InputError(f"{' and '.join(asked)} were given; a text has one constraint, so choose one")
+    return next((make() for make in asked.values()), None)
+
+
+def _read(option: str, path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{option} '{path}' is not UTF-8 ({error.reason} at byte {error.start}); encode it as UTF-8") from error

@@ -4,7 +4,8 @@ TreewrightError
 ├── InputError            a value in the request is wrong (prompt, length, seed, file ...)
 │   ├── UnknownMethod     no method of that name
 │   ├── UnknownOption     a method has no such option, or the option refuses the value
-│   └── ContextError      the prompt does not fit the model
+│   ├── ContextError      the prompt does not fit the model
+│   └── ConstraintError   the constraint is malformed, not supported, or allows nothing
 ├── ModelError            the model cannot be loaded
 │   └── CapabilityError   the model lacks what the method needs
 └── CompositionError      two parts that cannot work together
@@ -34,6 +35,10 @@ class UnknownOption(InputError):
 
 class ContextError(InputError):
     """The prompt does not fit into the model's context."""
+
+
+class ConstraintError(InputError):
+    """The constraint is malformed, uses what is not supported, or allows no text."""
 
 
 class ModelError(TreewrightError):

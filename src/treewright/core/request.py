@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from treewright.core.errors import InputError
+from treewright.core.grammar import Grammar
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +76,8 @@ class Request:
     budget: Budget = field(default_factory=Budget)
     logprobs: bool = False
     batch_rows: int = 16
+    constraints: tuple[Grammar | None, ...] = ()
+    """One for each prompt, or none at all."""
 
     @property
     def ends(self) -> frozenset[int]:
@@ -95,6 +98,10 @@ class Request:
         )
         _require(self.samples >= 1, "n", self.samples, "an integer >= 1")
         _require(self.batch_rows >= 1, "batch_rows", self.batch_rows, "an integer >= 1")
+        if len(self.constraints) not in (0, len(self.prompts)):
+            raise InputError(
+                f"constraint is a list of {len(self.constraints)}; give one, or one for each of {len(self.prompts)} prompts"
+            )
         _require(all(self.stop), "stop", '""', "strings of at least one character")
 
 

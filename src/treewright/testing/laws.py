@@ -18,6 +18,8 @@ from treewright.core.recipe import Recipe
 from treewright.core.request import Sampling
 from treewright.core.roles import Parts, Verifier
 from treewright.engine.loop import Engine
+from treewright.parts.verify.rejection import Rejection
+from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Setting, parts_of
 from treewright.testing.definition import plain_law
 from treewright.testing.drafters import LAWS, TreeDrafter
@@ -26,7 +28,7 @@ from treewright.testing.reports import CaseReport, Coverage, LawBroken, LawRepor
 from treewright.testing.scoring import tree_scoring
 
 __all__ = [
-    "Case", "LawBroken", "LawReport", "exact_law", "exact_verifier", "follows_plain", "lossless", "plain_law",
+    "Case", "LawBroken", "LawReport", "composable", "exact_law", "exact_verifier", "follows_plain", "lossless", "plain_law",
     "total_variation", "tree_scoring",
 ]  # fmt: skip
 
@@ -86,6 +88,29 @@ def exact_verifier(make_verifier: Callable[[], Verifier], laws: tuple[str, ...] 
             bench = Bench(make, ("draft",))
             cases += _sampled(f"{law} {widths}", bench, seed, 20_000, SETTINGS[:2])
     return LawReport("exact_verifier", type(make_verifier()).__name__, TOLERANCE, cases)
+
+
+def composable(method: str, options: Mapping[str, Any] | None = None, *, seed: int = 1) -> LawReport:
+    """The method changes the target law and nothing else: under it, every draft law and verifier keeps the law that plain
+    decoding has under it.
+
+    Run as `exact_verifier` is, greedy and sampling, cold and warm, with sample-then-match over deterministic drafts and
+    exact rejection over drawn ones, against the definition: logits, then the method's steering, then constraint and
+    penalties. Raises LawBroken; CapabilityError where exact tables lack what the method needs. Cost: a few seconds.
+    """
+    make, roles = parts_of(method, options)
+    cases = []
+    for law in LAWS:
+        verifier = SampleThenMatch if law == "delta" else Rejection
+
+        def drafted(law: str = law, verifier: type[Any] = verifier) -> Parts:
+            return Parts(propose=TreeDrafter(law, (1,) if law == "mixed" else (2,)), verify=verifier(), claims=CLAIMS).join(
+                make()
+            )
+
+        bench = Bench(drafted, tuple(sorted({*roles, "draft"})))
+        cases += [*_sampled(f"{method}, {law}", bench, seed, 20_000, SETTINGS[:2]), *_greedy(f"{method}, {law}", bench, seed)]
+    return LawReport("composable", method, TOLERANCE, cases)
 
 
 def _compare(subject: str, bench: Bench, seed: int, most: int) -> LawReport:

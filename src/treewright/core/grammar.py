@@ -1,0 +1,92 @@
+"""Which texts are allowed, as plain data: a JSON schema, a regular expression, a Lark grammar, or a list of choices.
+
+A grammar speaks of the bytes after the prompt, whatever tokens spell them. It is compiled for a model's vocabulary by
+`treewright.parts.constrain.grammar`.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from treewright.core.errors import ConstraintError
+
+# The engine of the masks would otherwise allow only one spelling where the next bytes are certain: another law.
+NO_FORCING = '%llguidance {"no_forcing": true}\n'
+
+
+@dataclass(frozen=True, slots=True)
+class Grammar:
+    """A language. kind: how it was given. source: what was given, as text, for messages. lark: the grammar in llguidance's
+    Lark dialect."""
+
+    kind: str
+    source: str
+    lark: str
+
+    def __str__(self) -> str:
+        shown = " ".join(self.source.split())
+        return f"{self.kind} {shown if len(shown) <= 60 else shown[:57] + '...'}"
+
+
+def json_schema(schema: Mapping[str, Any] | str | type, whitespace: bool = False) -> Grammar:
+    """JSON that is valid under a schema: a mapping, its JSON text, or a pydantic model class.
+
+    whitespace: allow it between tokens; without, the shortest form is the only one, which a small model needs most.
+    Properties come in the order of the schema. Raises ConstraintError for what is not a JSON schema.
+    """
+    if isinstance(schema, str):
+        try:
+            schema = json.loads(schema)
+        except json.JSONDecodeError as error:
+            raise ConstraintError(f"the JSON schema is not JSON: {error}; give the schema's JSON text or a mapping") from error
+    if isinstance(schema, type):
+        model_schema = getattr(schema, "model_json_schema", None)
+        if model_schema is None:
+            raise ConstraintError(
+                f"JSON schema is the class {schema.__name__}; give a mapping, JSON text or a pydantic model class"
+            )
+        schema = model_schema()
+    if isinstance(schema, bool):
+        schema = {} if schema else {"not": {}}
+    if not isinstance(schema, Mapping):
+        raise ConstraintError(
+            f"JSON schema is a {type(schema).__name__}; give a mapping, its JSON text or a pydantic model class"
+        )
+    spaced = {"whitespace_flexible": whitespace, **dict(schema.get("x-guidance") or {})}
+    text = json.dumps({**schema, "x-guidance": spaced}, ensure_ascii=True)
+    return Grammar("JSON schema", json.dumps(schema), f"{NO_FORCING}start: %json {text}\n")
+
+
+def regex(pattern: str) -> Grammar:
+    """Text that a regular expression matches as a whole (the syntax of Rust's regex crate: no look-around).
+    Raises ConstraintError for an empty pattern."""
+    if not pattern:
+        raise ConstraintError("regex is ''; give a pattern that matches at least one character")
+    return Grammar("regex", pattern, f"{NO_FORCING}start: /{_between_slashes(pattern)}/\n")
+
+
+def _between_slashes(pattern: str) -> str:
+    """The pattern as Lark writes it: a bare slash would end it, and so would a line."""
+    written = {"/": r"\/", "\n": r"\n"}
+    return "".join(written.get(piece, piece) for piece in re.findall(r"\\.|.", pattern, re.DOTALL))
+
+
+def grammar(lark: str) -> Grammar:
+    """Text of a context-free grammar in llguidance's dialect of Lark, whose first rule is `start`. Raises ConstraintError
+    for an empty grammar."""
+    if not lark.strip():
+        raise ConstraintError("the grammar is empty; give Lark rules, the first of them `start: ...`")
+    return Grammar("grammar", lark, lark if lark.lstrip().startswith("%llguidance") else NO_FORCING + lark)
+
+
+def choice(options: Sequence[str]) -> Grammar:
+    """Exactly one of the given texts. Raises ConstraintError for an empty list or an empty text."""
+    if isinstance(options, str) or not options or not all(isinstance(option, str) and option for option in options):
+        raise ConstraintError(f"choice is {options!r}; give a list of texts of at least one character each")
+    return Grammar(
+        "choice", json.dumps(list(options)), NO_FORCING + "start: " + " | ".join(json.dumps(o) for o in options) + "\n"
+    )
