@@ -13,7 +13,8 @@ def by_definition(text: list[int], longest: int, width: int, latest: bool, full:
         starts = [start for start in range(len(text) - size) if text[start : start + size] == text[-size:]]
         ends = [start + size for start in starts if not full or start + size + width <= len(text)]
         if ends:
-            end = ends[-1 if latest else 0]
+            whole = [end for end in ends if end + width <= len(text)]
+            end = whole[-1] if latest and whole else ends[0]
             return text[end : end + width]
     return []
 

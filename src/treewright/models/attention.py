@@ -33,12 +33,14 @@ def tree_attention(
     alone = groups * columns == 1 and query.device.type == "cpu" and query.dtype.itemsize == 2
     if attention_mask is None or rest.get("position_bias") is not None or (groups == 1 and not alone):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **rest)
-    stacked = query.expand(-1, -1, 2, -1) if alone else query.reshape(rows, kv_heads, groups * columns, dim)
-    mask = attention_mask.repeat(1, 1, stacked.shape[2] // columns, 1)
+    if alone:
+        stacked, mask = query.expand(-1, -1, 2, -1), attention_mask.expand(-1, -1, 2, -1)
+    else:
+        stacked, mask = query.reshape(rows, kv_heads, groups * columns, dim), attention_mask.repeat(1, 1, groups, 1)
     output = torch.nn.functional.scaled_dot_product_attention(
         stacked, key, value, attn_mask=mask, dropout_p=dropout, scale=scaling
     )
-    output = output[:, :, : groups * columns].reshape(rows, heads, columns, value.shape[-1])
+    output = output[:, :, :1] if alone else output.reshape(rows, heads, columns, value.shape[-1])
     return output.transpose(1, 2).contiguous(), None
 
 

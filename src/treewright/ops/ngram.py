@@ -8,8 +8,9 @@ import numpy as np
 def continuation(text: np.ndarray, longest: int, width: int, latest: bool = True, full: bool = False) -> np.ndarray:
     """Up to `width` tokens that followed an earlier occurrence of the last n tokens of text [T], n from `longest` to 1.
 
-    Longer n first; of several occurrences the latest or the earliest. With `full`, only occurrences that `width` tokens
-    follow count. Empty if there is none. Cost: O(T) numpy comparisons for each n.
+    Longer n first. Of several occurrences the earliest; or the latest that `width` tokens follow, and where there is none
+    the one that most follow: in a text that repeats itself the very latest one has only a period behind it. With `full`, only
+    occurrences that `width` tokens follow count. Empty if there is none. Cost: O(T) numpy comparisons for each n.
     """
     length = len(text)
     if width < 1:
@@ -21,6 +22,7 @@ def continuation(text: np.ndarray, longest: int, width: int, latest: bool = True
         if full:
             candidates = candidates[candidates + size + width <= length]
         if len(candidates):
-            start = int(candidates[-1 if latest else 0]) + size
+            whole = np.searchsorted(candidates, length - width - size, side="right")
+            start = int(candidates[whole - 1 if latest and whole else 0]) + size
             return text[start : start + width]
     return text[:0]

@@ -26,7 +26,8 @@ def searched(text: list[int], config: Config, width: int) -> list[int]:
             if len(last) == size and text[start : start + size] == last and (len(follows) == width or not config.full):
                 found.append(follows)
         if found:
-            return found[-1] if config.match == "latest" else found[0]
+            whole = [follows for follows in found if len(follows) == width]
+            return whole[-1] if config.match == "latest" and whole else found[0]
     return []
 
 
@@ -46,14 +47,16 @@ def test_draft_is_what_a_full_search_finds(batch, config, claims, room, round_of
 @pytest.mark.parametrize(
     ("options", "expected"),
     [
-        (dict(tokens=4), [9, 1, 2]),
+        (dict(tokens=4), [8, 1, 2, 9]),
+        (dict(tokens=10), [7, 1, 2, 8, 1, 2, 9, 1, 2]),
         (dict(tokens=2), [9, 1]),
         (dict(tokens=4, full=True), [8, 1, 2, 9]),
         (dict(tokens=4, match="earliest"), [7, 1, 2, 8]),
         (dict(tokens=10, match="earliest"), [7, 1, 2, 8, 1, 2, 9, 1, 2]),
         (dict(tokens=9, full=True), [7, 1, 2, 8, 1, 2, 9, 1, 2]),
         (dict(tokens=10, full=True), []),
-        (dict(tokens=4, max_ngram=1), [9, 1, 2]),
+        (dict(tokens=4, max_ngram=1), [8, 1, 2, 9]),
+        (dict(tokens=3), [9, 1, 2]),
     ],
 )
 def test_by_hand(options, expected, round_of):
@@ -64,6 +67,15 @@ def test_by_hand(options, expected, round_of):
 def test_rows_of_different_draft_length(round_of):
     round = round_of([[1, 2, 3, 1], [4, 5], [6, 6]])
     assert drafts(round, Config(tokens=3)) == [[2, 3, 1], [], [6]]
+
+
+def test_a_text_that_repeats_itself_is_drafted_for_several_periods(round_of):
+    assert drafts(round_of([[1, 2] * 6]), Config(tokens=6)) == [[1, 2] * 3]
+
+
+def test_shape_of_ragged_drafts(round_of):
+    round = round_of([[1, 2, 3, 1], [4, 5], [6, 6]])
+    PromptLookup(Config(tokens=3)).propose(round)
     assert round.forest.shape.parent.tolist() == [[-1, 0, 1, 2]]
 
 

@@ -3,9 +3,9 @@
 Saxena 2023 (https://github.com/apoorvumang/prompt-lookup-decoding). For n = max_ngram down to 1 the last n tokens are
 searched in prompt and output; the continuation of a match is a chain of claims.
 
-Cost: one target call a round, no other model. Lossless (the draft is deterministic). Of several matches the latest is
-taken, which accepts more than the earliest; `match=earliest` gives the behaviour of the Spec-Bench variant, which also
-demands a full continuation (`full=true`).
+Cost: one target call a round, no other model. Lossless (the draft is deterministic). Of several matches the latest with a
+full continuation is taken, else the one with the longest; `match=earliest` gives the behaviour of the Spec-Bench variant,
+which also demands a full continuation (`full=true`).
 """
 
 from __future__ import annotations
