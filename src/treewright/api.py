@@ -239,7 +239,11 @@ def _config(name: str, config: type, options: Mapping[str, Any]) -> Any:
     except ValidationError as error:
         first = error.errors()[0]
         field = str(first["loc"][0]) if first["loc"] else "?"
-        raise UnknownOption(f"option '{name}.{field}' is {options.get(field)!r}: {first['msg'].lower()}") from error
+        if first["type"] == "value_error":
+            option, rest = str(first["ctx"]["error"]).split(" ", 1)
+            raise UnknownOption(f"option '{name}.{option}' {rest}") from error
+        allowed = next(option.type for option in entry(name).card.options if option.name == field)
+        raise UnknownOption(f"option '{name}.{field}' is {options.get(field)!r}; allowed: {allowed}") from error
     return config(**{field.name: getattr(values, field.name) for field in dataclasses.fields(config)})
 
 
@@ -253,11 +257,20 @@ def _is_many(prompts: Any) -> bool:
     """True for a list of prompts, False for one prompt: a string, token ids, or a chat."""
     if isinstance(prompts, str):
         return False
+    if not isinstance(prompts, Sequence):
+        raise InputError(
+            f"prompts is a {type(prompts).__name__}; give text, a list of token ids (a tensor's .tolist()), a chat, or a list "
+            "of those"
+        )
     first = next(iter(prompts), None)
     return not isinstance(first, (int, Mapping)) and not (first is None and isinstance(prompts, tuple))
 
 
 def _encode(target: Loaded, prompt: Prompt, index: int) -> tuple[int, ...]:
+    if not isinstance(prompt, Sequence) or (not isinstance(prompt, str) and any(isinstance(part, str) for part in prompt)):
+        raise InputError(
+            f"prompt {index} is a {type(prompt).__name__} of no known kind; give text, a list of token ids, or a chat"
+        )
     if not isinstance(prompt, str) and all(isinstance(token, int) for token in prompt):
         return _check_ids(target, tuple(prompt), index)  # type: ignore[arg-type]
     if target.tokenizer is None:

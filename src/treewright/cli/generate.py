@@ -97,9 +97,16 @@ def _one(prompt: str, recipe: Recipe, settings: dict[str, Any], loading: tuple[A
     tokens = sum(len(sample.tokens) for sample in result.samples)
     notes().print(
         f"{recipe}: {tokens} tokens, {trace.model_calls} model calls, {trace.tokens_per_call:.2f} tokens per call, "
-        f"{trace.seconds:.2f} s ({result.finish_reason})",
+        f"{trace.seconds:.2f} s ({_endings(result, settings)})",
         soft_wrap=True,
     )
+
+
+def _endings(result: Any, settings: dict[str, Any]) -> str:
+    """How the samples ended, and a warning where that leaves a constrained text unfinished."""
+    reasons = list(dict.fromkeys(sample.finish_reason for sample in result.samples))
+    unfinished = settings["constraint"] is not None and reasons != ["stop"]
+    return ", ".join(reasons) + ("; what did not end with 'stop' is only the beginning of a valid text" if unfinished else "")
 
 
 def _method_options(recipe: Recipe) -> dict[str, Any]:

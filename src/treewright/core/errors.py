@@ -59,3 +59,9 @@ def choices(wanted: str, allowed: Iterable[str]) -> str:
     near = difflib.get_close_matches(wanted, names, n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"allowed: {', '.join(names) or 'nothing'}{hint}"
+
+
+def require(holds: bool, name: str, value: object, allowed: str) -> None:
+    """Raises InputError where a value is out of its range: its name, the value, what is allowed."""
+    if not holds:
+        raise InputError(f"{name} is {value}; allowed: {allowed}")

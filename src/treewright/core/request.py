@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Any
 
-from treewright.core.errors import InputError
+from treewright.core.errors import InputError, require
 from treewright.core.grammar import Grammar
 
 
@@ -28,12 +27,12 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        _require(self.temperature >= 0 and math.isfinite(self.temperature), "temperature", self.temperature, "a number >= 0")
-        _require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "an integer >= 1")
+        require(self.temperature >= 0 and math.isfinite(self.temperature), "temperature", self.temperature, "a number >= 0")
+        require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "an integer >= 1")
         for name in ("top_p", "min_p", "typical_p"):
             value = getattr(self, name)
-            _require(value is None or 0 < value <= 1, name, value, "a number in (0, 1]")
-        _require(self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "a number > 0")
+            require(value is None or 0 < value <= 1, name, value, "a number in (0, 1]")
+        require(self.repetition_penalty > 0, "repetition_penalty", self.repetition_penalty, "a number > 0")
 
     @property
     def greedy(self) -> bool:
@@ -56,7 +55,7 @@ class Budget:
     def __post_init__(self) -> None:
         for name in ("tokens", "model_calls", "seconds"):
             value = getattr(self, name)
-            _require(value is None or value > 0, f"budget {name}", value, "a number > 0")
+            require(value is None or value > 0, f"budget {name}", value, "a number > 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,26 +84,21 @@ class Request:
         return frozenset(self.stop_ids) | (frozenset() if self.ignore_eos else frozenset(self.eos_ids))
 
     def __post_init__(self) -> None:
-        _require(bool(self.prompts), "prompts", "[]", "at least one prompt")
+        require(bool(self.prompts), "prompts", "[]", "at least one prompt")
         for index, prompt in enumerate(self.prompts):
             if not prompt:
                 raise InputError(f"prompt {index} is empty (0 tokens); give at least one token to continue from")
-        _require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "an integer >= 1")
-        _require(
+        require(self.max_new_tokens >= 1, "max_new_tokens", self.max_new_tokens, "an integer >= 1")
+        require(
             0 <= self.min_new_tokens <= self.max_new_tokens,
             "min_new_tokens",
             self.min_new_tokens,
             f"an integer from 0 to max_new_tokens ({self.max_new_tokens})",
         )
-        _require(self.samples >= 1, "n", self.samples, "an integer >= 1")
-        _require(self.batch_rows >= 1, "batch_rows", self.batch_rows, "an integer >= 1")
+        require(self.samples >= 1, "n", self.samples, "an integer >= 1")
+        require(self.batch_rows >= 1, "batch_rows", self.batch_rows, "an integer >= 1")
         if len(self.constraints) not in (0, len(self.prompts)):
             raise InputError(
                 f"constraint is a list of {len(self.constraints)}; give one, or one for each of {len(self.prompts)} prompts"
             )
-        _require(all(self.stop), "stop", '""', "strings of at least one character")
-
-
-def _require(holds: bool, name: str, value: Any, allowed: str) -> None:
-    if not holds:
-        raise InputError(f"{name} is {value}; allowed: {allowed}")
+        require(all(self.stop), "stop", '""', "strings of at least one character")

@@ -24,15 +24,17 @@ PLAIN = "plain"
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
     """One contestant. text, tokens: its continuation. equal: the tokens are those of plain decoding, under the equality
-    rule of `core.equality`. model_calls: forwards of the target that predicted tokens; tokens_per_call: new tokens for
-    each. seconds: median of the repeats. ratio_to_plain, ratio_to_peer: tokens a second over those of our plain decoding
-    and of the first of `against` (None without one). note: what keeps `equal` from being plain equality, else empty.
-    trace: of the first timed run, None for a peer."""
+    rule of `core.equality`, which excuses near ties in a 16-bit dtype; identical: they are so token for token. model_calls:
+    forwards of the target that predicted tokens; tokens_per_call: new tokens for each. seconds: median of the repeats.
+    ratio_to_plain, ratio_to_peer: tokens a second over those of our plain decoding and of the first of `against` (None
+    without one). note: what keeps `equal` from being plain equality, else empty. trace: of the first timed run, None for a
+    peer."""
 
     method: str
     text: str
     tokens: tuple[int, ...]
     equal: bool
+    identical: bool
     model_calls: int
     tokens_per_call: float
     seconds: float
@@ -189,7 +191,7 @@ def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str |
             note += "; peers and methods that reject draw other tokens from the same law, see certify"
     return ComparisonRow(
         method=name, text=first.text, tokens=tuple(first.tokens), equal=divergence is None or divergence.excused,
-        model_calls=first.model_calls, tokens_per_call=len(first.tokens) / max(1, first.model_calls),
+        identical=divergence is None, model_calls=first.model_calls, tokens_per_call=len(first.tokens) / max(1, first.model_calls),
         seconds=_median_seconds(runs[name]), ratio_to_plain=_speed(runs[name]) / _speed(runs[PLAIN]),
         ratio_to_peer=None if peer is None else _speed(runs[name]) / _speed(runs[peer]), note=note, trace=first.trace,
     )  # fmt: skip

@@ -86,6 +86,8 @@ def _source(name: str) -> str:
 
 
 def _read(name: str, dtype: torch.dtype | None) -> tuple[PreTrainedModel, str]:
+    if name.startswith((".", "/", "~")) and not Path(name).is_dir():
+        raise ModelError(f"cannot load model '{name}': there is no such folder; give one with config.json and weights")
     try:
         model = AutoModelForCausalLM.from_pretrained(_source(name), dtype=dtype or "auto")
     except (OSError, ValueError) as error:

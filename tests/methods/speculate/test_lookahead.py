@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from treewright.core.claims import ABSENT
-from treewright.core.errors import UnknownOption
+from treewright.core.errors import InputError
 from treewright.core.request import Sampling
 from treewright.methods.speculate.lookahead import Config, Draft, Lookahead, Pool, parts, shape_of, window_topology
 from treewright.models.tables import Table
@@ -231,5 +231,5 @@ def test_columns_asked_for_hold_every_phase():
 
 @pytest.mark.parametrize(("name", "value"), [("level", 1), ("window", 0), ("guesses", -1)])
 def test_impossible_options(name, value):
-    with pytest.raises(UnknownOption, match=f"lookahead.{name}' is {value}; allowed: an integer >="):
-        parts(Config(**{name: value}))
+    with pytest.raises(InputError, match=f"{name} is {value}; allowed: an integer >="):
+        Config(**{name: value})

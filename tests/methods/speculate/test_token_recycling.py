@@ -166,7 +166,7 @@ def test_k_larger_than_the_vocabulary(decode, greedy_text):
     assert decoded.tokens == [greedy_text(TABLE, prompt, 20) for prompt in PROMPTS]
 
 
-@pytest.mark.parametrize(("nodes", "columns", "most"), [(0, None, 1), (1, None, 2), (24, None, 25), (80, 30, 10), (80, 3, 1)])
+@pytest.mark.parametrize(("nodes", "columns", "most"), [(1, None, 2), (24, None, 25), (80, 30, 10), (80, 3, 1)])
 def test_size_of_the_tree_and_the_text(nodes, columns, most, decode, greedy_text):
     decoded = decode(TABLE, "token_recycling", PROMPTS, {"nodes": nodes}, columns=columns, max_new_tokens=20)
     assert decoded.tokens == [greedy_text(TABLE, prompt, 20) for prompt in PROMPTS]

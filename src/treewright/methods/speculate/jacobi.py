@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from treewright.core.claims import ABSENT
+from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
@@ -41,6 +42,9 @@ class Config:
     """
 
     block: int = 3
+
+    def __post_init__(self) -> None:
+        require(self.block >= 1, "block", self.block, "an integer >= 1")
 
 
 class Jacobi:

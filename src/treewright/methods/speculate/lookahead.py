@@ -24,7 +24,7 @@ from functools import cache
 import numpy as np
 
 from treewright.core.claims import ABSENT, Shape
-from treewright.core.errors import UnknownOption
+from treewright.core.errors import require
 from treewright.core.randomness import hash_key
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.verify.sample_then_match import SampleThenMatch
@@ -57,6 +57,11 @@ class Config:
     window: int = 7
     guesses: int = 7
     pool_from_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.level >= 2, "level", self.level, "an integer >= 2")
+        require(self.window >= 1, "window", self.window, "an integer >= 1")
+        require(self.guesses >= 0, "guesses", self.guesses, "an integer >= 0")
 
 
 class Pool:
@@ -230,9 +235,6 @@ class Lookahead:
 
 
 def parts(config: Config) -> Parts:
-    for name, least in (("level", 2), ("window", 1), ("guesses", 0)):
-        if getattr(config, name) < least:
-            raise UnknownOption(f"option 'lookahead.{name}' is {getattr(config, name)}; allowed: an integer >= {least}")
     lookahead = Lookahead(config)
     widest = max(rows * (config.window + config.level - 1 - rows) for rows in range(1, config.level))
     claims = widest + config.guesses * (config.level - 1)

@@ -16,6 +16,7 @@ from typing import Literal
 import numpy as np
 
 from treewright.core.claims import ABSENT
+from treewright.core.errors import require
 from treewright.core.roles import Parts, Round
 from treewright.ops.ngram import continuation
 from treewright.parts.verify.sample_then_match import SampleThenMatch
@@ -46,6 +47,10 @@ class Config:
     max_ngram: int = 3
     match: Literal["latest", "earliest"] = "latest"
     full: bool = False
+
+    def __post_init__(self) -> None:
+        require(self.tokens >= 1, "tokens", self.tokens, "an integer >= 1")
+        require(self.max_ngram >= 1, "max_ngram", self.max_ngram, "an integer >= 1")
 
 
 class PromptLookup:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from treewright.core.errors import require
 from treewright.core.roles import Parts, Round
 from treewright.parts.propose.draft_model import draw_children
 from treewright.parts.verify.rejection import Rejection
@@ -38,6 +39,14 @@ class Config:
     """
 
     expansion: tuple[int, ...] = (1, 1, 3, 1, 1, 1, 1, 1)
+
+    def __post_init__(self) -> None:
+        require(
+            bool(self.expansion) and min(self.expansion) >= 1,
+            "expansion",
+            self.expansion,
+            "a list of integers >= 1, such as [2,2,1]",
+        )
 
 
 def size(expansion: tuple[int, ...]) -> int:

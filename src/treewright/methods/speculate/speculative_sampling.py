@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from treewright.core.errors import require
 from treewright.core.roles import Parts, Round
 from treewright.parts.propose.draft_model import draw_children
 from treewright.parts.verify.rejection import Rejection
@@ -35,6 +36,9 @@ class Config:
     """
 
     tokens: int = 5
+
+    def __post_init__(self) -> None:
+        require(self.tokens >= 1, "tokens", self.tokens, "an integer >= 1")
 
 
 class DraftChain:

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 
 from treewright.core.claims import ABSENT, Shape
+from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
@@ -64,6 +65,10 @@ class Config:
     k: int = 8
     nodes: int = 80
     learn_prompt: bool = True
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", self.k, "an integer >= 1")
+        require(1 <= self.nodes <= 80, "nodes", self.nodes, "an integer from 1 to 80")
 
 
 def template_paths() -> list[tuple[int, ...]]:

@@ -20,6 +20,7 @@ from typing import Literal
 
 import numpy as np
 
+from treewright.core.errors import require
 from treewright.core.roles import Parts
 from treewright.parts.steer.own_prompt import OwnPrompt
 
@@ -49,6 +50,10 @@ class Config:
     alpha: float = 0.1
     beta: float = 0.5
     amateur_temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        require(0 < self.alpha <= 1, "alpha", self.alpha, "a number in (0, 1]")
+        require(self.amateur_temperature > 0, "amateur_temperature", self.amateur_temperature, "a number > 0")
 
 
 class ContrastiveDecoding(OwnPrompt):

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from treewright.core.errors import require
 from treewright.core.request import Sampling
 from treewright.core.roles import Parts
 from treewright.ops.warp import probabilities
@@ -45,6 +46,9 @@ class Config:
 
     alpha: float = 2.0
     filter_p: float = 0.9
+
+    def __post_init__(self) -> None:
+        require(0 < self.filter_p <= 1, "filter_p", self.filter_p, "a number in (0, 1]")
 
 
 class DExperts(OwnPrompt):

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from treewright.core.errors import require
 from treewright.core.request import Sampling
 from treewright.core.roles import Parts
 from treewright.ops.warp import probabilities
@@ -52,6 +53,10 @@ class Config:
     k: int = 5
     alpha: float = 0.2
     resistance: tuple[float, ...] = (0.0, 1.0, 2.0, 3.0, 4.0, 5.0)
+
+    def __post_init__(self) -> None:
+        require(self.k >= 1, "k", self.k, "an integer >= 1")
+        require(self.alpha >= 0, "alpha", self.alpha, "a number >= 0")
 
 
 def repeated(prefix: np.ndarray, candidates: np.ndarray) -> np.ndarray:
