@@ -191,7 +191,8 @@ def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str |
             note += "; peers and methods that reject draw other tokens from the same law, see certify"
     return ComparisonRow(
         method=name, text=first.text, tokens=tuple(first.tokens), equal=divergence is None or divergence.excused,
-        identical=divergence is None, model_calls=first.model_calls, tokens_per_call=len(first.tokens) / max(1, first.model_calls),
+        identical=divergence is None, model_calls=first.model_calls,
+        tokens_per_call=len(first.tokens) / max(1, first.model_calls),
         seconds=_median_seconds(runs[name]), ratio_to_plain=_speed(runs[name]) / _speed(runs[PLAIN]),
         ratio_to_peer=None if peer is None else _speed(runs[name]) / _speed(runs[peer]), note=note, trace=first.trace,
     )  # fmt: skip
