@@ -75,7 +75,7 @@ def generate(
     own options by name. models: further models by role, such as {"draft": "default-draft"}. temperature 0 is greedy.
     n: samples of each prompt; with n > 1 `Result.samples` holds them all. budget: stop when its tokens (a row), model_calls
     or seconds (the run) are spent. constraint: of `json_schema`, `regex`, `grammar` or `choice`, or a list with one for each
-    prompt (None: free); a text that ended with "stop" fits it, another may be the beginning of one that does. batch_rows:
+    prompt (None: free); a text that the model itself ended fits it, one cut off is the beginning of one that does. batch_rows:
     rows decoded at once; more wait. stream: a transformers streamer, told of tokens as they become text (one prompt, n = 1).
 
     Raises InputError, CapabilityError for a model without what the method needs, CompositionError for methods that do not go
@@ -214,6 +214,8 @@ def _compile(target: Loaded, request: Request) -> list[Any]:
     """The constraint of every prompt over the target's vocabulary, each grammar compiled once; [] where all are free."""
     if not request.constraints:
         return []
+    if request.ignore_eos:
+        raise ConstraintError("ignore_eos is True with a constraint, whose texts end with the model's end of text; leave it out")
     if target.tokenizer is None:
         raise ConstraintError(f"a constraint was given but model '{target.name}' has no tokenizer; give one to load()")
     vocabulary = vocabulary_of(target.tokenizer, target.protocol.capabilities.vocabulary, target.eos_ids)

@@ -8,6 +8,7 @@ import pytest
 import torch
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
+from treewright.core.errors import ModelError
 from treewright.models.attention import TREE, attending_to_trees, tree_attention
 
 
@@ -31,12 +32,26 @@ def test_our_attention_equals_that_of_transformers(columns, heads, shared_heads,
     assert (ours - theirs).abs().max() < (1e-12 if dtype == torch.float64 else 0.02)
 
 
-@pytest.mark.parametrize(("chosen", "during"), [("eager", "eager"), ("sdpa", TREE), ("flash_attention_2", TREE), (TREE, TREE)])
-def test_implementation_is_chosen_and_put_back(chosen, during):
+@pytest.mark.parametrize(
+    ("chosen", "sdpa", "during"),
+    [
+        ("eager", True, "eager"), ("sdpa", True, TREE), ("flash_attention_2", True, TREE), (TREE, True, TREE),
+        ("flex_attention", False, "eager"),
+    ],
+)  # fmt: skip
+def test_implementation_is_chosen_and_put_back(chosen, sdpa, during):
     config = SimpleNamespace(_attn_implementation=chosen)
-    with attending_to_trees(config):
+    config.get_text_config = lambda: config
+    model = SimpleNamespace(config=config, _supports_sdpa=sdpa)
+    with attending_to_trees(model):
         assert config._attn_implementation == during
     assert config._attn_implementation == chosen
-    with pytest.raises(KeyError), attending_to_trees(config):
+    with pytest.raises(KeyError), attending_to_trees(model):
         raise KeyError
     assert config._attn_implementation == chosen
+
+
+def test_what_our_attention_has_not_is_refused():
+    states = torch.zeros(1, 2, 3, 4)
+    with pytest.raises(ModelError, match="s_aux"):
+        tree_attention(SimpleNamespace(), states, states, states, torch.zeros(1, 1, 3, 3), s_aux=torch.zeros(2))

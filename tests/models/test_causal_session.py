@@ -113,14 +113,14 @@ def test_some_rows_pending_and_others_not(family, causal, twin_of):
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma3"])
-@pytest.mark.parametrize("count", [3, 9, 30])
+@pytest.mark.parametrize("count", [3, 7, 9, 10, 11, 12, 13, 15, 30])
 def test_many_pending_tokens_are_swallowed(family, count, causal, twin_of):
     """Tokens that a constraint forced, or that another model's drafts wrote: up to more than the scratch slots hold."""
     twin = twin_of(causal(family, "float64"), PROMPTS, seed=7)
     twin.round()
     twin.append(0, [twin.token() for _ in range(count)])
     twin.append(2, [twin.token() for _ in range(count // 2)])
-    assert twin.round(calls=2) <= 1e-10
+    assert twin.round(calls=3) <= 1e-10
     twin.append(1, [twin.token() for _ in range(count)])
     assert twin.round(calls=1, shared=False) <= 1e-10
 

@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from llguidance import LLMatcher, LLParserLimits
 
 from treewright.core import grammar as grammars
 from treewright.core.errors import ConstraintError
@@ -95,6 +96,18 @@ def test_a_state_that_no_token_leads_out_of_is_a_dead_end_and_can_be_left(vocabu
     begin = ours.mask((0, 0), np.array([], np.int64)).tolist()
     assert not ours.mask((0, 0), np.array([0])).any()
     assert ours.mask((0, 0), np.array([], np.int64)).tolist() == begin
+
+
+def test_a_limit_of_the_engine_ends_the_row_and_nothing_else(vocabulary, tokens):
+    """The longer the text of an ambiguous grammar, the more items a step has."""
+    end = len(tokens) - 1
+    ambiguous = grammars.grammar('start: e\ne: "a" | e e | e e e')
+    limited = LLMatcher(vocabulary, ambiguous.lark, limits=LLParserLimits(step_max_items=200))
+    ours = GrammarMasks([limited, compile_grammar(ambiguous, vocabulary)], (end,), end + 1)
+    long, short = np.zeros(40, np.int64), np.zeros(1, np.int64)
+    assert not ours.mask((0, 0), long).any()
+    assert ours.mask((1, 0), long).any()
+    assert ours.mask((0, 0), short).any()
 
 
 def test_rows_keep_states_of_their_own(vocabulary, tokens):

@@ -43,6 +43,7 @@ class Answers:
             if logits.dtype not in (torch.float32, torch.float64):
                 logits = logits.float()
             known = self._host[row, column] = logits.cpu().numpy()
+            known.flags.writeable = False
         return known
 
     def largest(self, row: int, column: int) -> int:

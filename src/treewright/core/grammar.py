@@ -66,12 +66,14 @@ def regex(pattern: str) -> Grammar:
     Raises ConstraintError for an empty pattern."""
     if not pattern:
         raise ConstraintError("regex is ''; give a pattern that matches at least one character")
+    if (len(pattern) - len(pattern.rstrip("\\"))) % 2:
+        raise ConstraintError(f"regex '{pattern}' ends in a backslash that escapes nothing; double it, or leave it out")
     return Grammar("regex", pattern, f"{NO_FORCING}start: /{_between_slashes(pattern)}/\n")
 
 
 def _between_slashes(pattern: str) -> str:
     """The pattern as Lark writes it: a bare slash would end it, and so would a line."""
-    written = {"/": r"\/", "\n": r"\n"}
+    written = {"/": r"\/", "\n": r"\n", "\\\n": r"\n"}
     return "".join(written.get(piece, piece) for piece in re.findall(r"\\.|.", pattern, re.DOTALL))
 
 

@@ -135,8 +135,8 @@ class Outcome:
 
 
 class TargetLaw(Protocol):
-    """The law a lossless method must reproduce, pulled at the claims a walk visits: the target's logits, then steering,
-    constraint, penalties and warpers, each at the claim's own prefix."""
+    """The law a lossless method must reproduce, pulled at the claims a walk visits: the target's logits, then constraint,
+    steering, penalties and warpers, each at the claim's own prefix."""
 
     greedy: bool
 
@@ -175,7 +175,8 @@ class Observer(Protocol):
 
 class Steering(Protocol):
     """Changes logits at one claim. `models` names the sessions whose answers it combines; `prompt` may rewrite the
-    prompt that such a session reads. `steer` sees the claim's whole prefix, prompt included, and the row's key."""
+    prompt that such a session reads. `steer` sees the claim's whole prefix, prompt included, and the row's key; logits are
+    -inf where a constraint forbids a token (never everywhere), and are not to be written to."""
 
     models: tuple[str, ...]
 

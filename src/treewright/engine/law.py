@@ -13,7 +13,7 @@ from treewright.ops.warp import penalised, probabilities
 
 
 class PulledLaw:
-    """`TargetLaw` over the answers of a round: logits, steering, constraint, penalties, warpers, each at the claim's own
+    """`TargetLaw` over the answers of a round: logits, constraint, steering, penalties, warpers, each at the claim's own
     prefix. What one visit computed is kept for the round."""
 
     def __init__(self, round: Round, parts: Parts, target: Answers, others: Mapping[str, Answers]) -> None:
@@ -42,17 +42,20 @@ class PulledLaw:
     def _changed(self, row: int, column: int) -> np.ndarray:
         prefix = self.prefix(row, column)
         prompt = int(self._round.text.prompt[row])
-        logits = self._target.row(row, column)
+        key, target = self._round.keys[row], self._target.row(row, column)
+        allowed = np.ones(len(target), bool)
+        for constraint in self._parts.constrain:
+            allowed &= constraint.mask(key, prefix[prompt:])
+        if len(prefix) - prompt < self._round.request.min_new_tokens:
+            allowed[self._early_end] = False
+        # Before steering, so that what steering cuts away (a nucleus, say) is cut among allowed tokens; and after it.
+        logits = np.where(allowed, target, -np.inf)
+        if not allowed.any():
+            return logits
         for part in self._parts.steer:
             others = {name: self._others[name].row(row, column) for name in part.models}
-            logits = part.steer(logits, others, prefix, self._round.keys[row])
-        for constraint in self._parts.constrain:
-            allowed = constraint.mask(self._round.keys[row], prefix[prompt:])
-            logits = np.where(allowed, logits, -np.inf)
-        logits = penalised(logits, prefix, prompt, self._sampling)
-        if len(prefix) - prompt < self._round.request.min_new_tokens:
-            logits[self._early_end] = -np.inf
-        return logits
+            logits = part.steer(logits, others, prefix, key)
+        return np.where(allowed, penalised(logits, prefix, prompt, self._sampling), -np.inf)
 
     def probs(self, row: int, column: int) -> np.ndarray:
         if (row, column) not in self._probs:

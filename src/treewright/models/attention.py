@@ -13,8 +13,10 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
-from transformers import AttentionInterface, PretrainedConfig
+from transformers import AttentionInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+
+from treewright.core.errors import ModelError
 
 TREE = "treewright_tree"
 
@@ -31,6 +33,9 @@ def tree_attention(
     kv_heads = key.shape[1]
     groups = heads // kv_heads
     alone = groups * columns == 1 and query.device.type == "cpu" and query.dtype.itemsize == 2
+    unheard = [name for name in ("s_aux", "softcap") if rest.get(name) is not None]
+    if unheard:
+        raise ModelError(f"attention of this model uses {unheard[0]}, which only its eager implementation has; load it as eager")
     if attention_mask is None or rest.get("position_bias") is not None or (groups == 1 and not alone):
         return sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **rest)
     if alone:
@@ -48,12 +53,13 @@ AttentionInterface.register(TREE, tree_attention)
 
 
 @contextmanager
-def attending_to_trees(config: PretrainedConfig) -> Iterator[None]:
-    """For the length of a forward, an attention implementation that heeds 4-D masks: the model's own where that is eager,
-    ours in place of any other. The choice is written in the model's configuration, which belongs to the user, so it is put
-    back."""
+def attending_to_trees(model: PreTrainedModel) -> Iterator[None]:
+    """For the length of a forward, an attention implementation that heeds 4-D masks: eager where the model is eager or can
+    be no other (attention sinks), ours in place of any other. The choice is written in the model's configuration, which
+    belongs to the user, so it is put back."""
+    config = model.config.get_text_config()
     chosen = config._attn_implementation
-    wanted = "eager" if chosen == "eager" else TREE
+    wanted = "eager" if chosen == "eager" or not model._supports_sdpa else TREE
     if wanted == chosen:
         yield
         return

@@ -90,7 +90,7 @@ class CausalModel:
         extra: dict[str, Any] = {"logits_to_keep": keep} if keep and "logits_to_keep" in self._options else {}
         if hidden:
             extra["output_hidden_states"] = True
-        with attending_to_trees(self.config):
+        with attending_to_trees(self.model):
             output = self.model(
                 input_ids=torch.from_numpy(ids).to(self.device), position_ids=torch.from_numpy(positions).to(self.device),
                 attention_mask=masks, past_key_values=cache, use_cache=True, **extra,

@@ -155,7 +155,8 @@ class CausalSession:
     def _first_block(self, forest: Forest) -> Answers:
         """Pending tokens and all claims so far, at offset 0."""
         self._pending = self._text.length - self.seen
-        room = self._memory.scratch - (forest.columns - 1)  # type: ignore[union-attr]
+        # A drafter asks in several blocks, so room is kept for all claims the round may still add.
+        room = self._memory.scratch - (max(forest.columns, self._opening.claims) - 1)  # type: ignore[union-attr]
         if self._pending.max() > room:
             self._swallow()
         lead = self._lead = int(self._pending.max())

@@ -73,7 +73,7 @@ class CompiledStep:
     def _first(self, key: tuple[int, ...], layers: list[int], inputs: tuple[Any, ...]) -> torch.Tensor:
         step = torch.compile(self._own_code(key, layers), fullgraph=True, dynamic=False)
         try:
-            with torch._inductor.config.patch(self._options), attending_to_trees(self._model.config.get_text_config()):
+            with torch._inductor.config.patch(self._options), attending_to_trees(self._model):
                 logits = step(*inputs)
         except (RuntimeError, OSError) as error:
             reason = str(error).strip().splitlines()[0]

@@ -87,16 +87,19 @@ def _source(name: str) -> str:
 
 def _read(name: str, dtype: torch.dtype | None) -> tuple[PreTrainedModel, str]:
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
-        raise ModelError(f"cannot load model '{name}': there is no such folder; give one with config.json and weights")
+        raise ModelError(_cannot_load(name, "there is no such folder"))
     try:
         model = AutoModelForCausalLM.from_pretrained(_source(name), dtype=dtype or "auto")
     except (OSError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ModelError(
-            f"cannot load model '{name}' ({reason}); bundled models: {', '.join(bundled_names())}; "
-            "or give a transformers id or a folder with config.json and weights"
-        ) from error
+        raise ModelError(_cannot_load(name, str(error).strip().splitlines()[0])) from error
     return model, name
+
+
+def _cannot_load(name: str, reason: str) -> str:
+    return (
+        f"cannot load model '{name}' ({reason}); bundled models: {', '.join(bundled_names())}; "
+        "or give a transformers id or a folder with config.json and weights"
+    )
 
 
 def _tokenizer(tokenizer: str | Path | PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:

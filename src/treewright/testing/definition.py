@@ -1,6 +1,6 @@
 """Plain decoding by its definition, on exact tables, in code of its own: what every lossless method is compared with.
 
-Nothing here calls the engine or its arithmetic. One token after another: logits, steering, constraint, penalties, then
+Nothing here calls the engine or its arithmetic. One token after another: logits, constraint, steering, penalties, then
 temperature, top-k, top-p, min-p and typical sampling as transformers orders them.
 """
 
@@ -51,16 +51,26 @@ def next_law(case: Case, parts: Parts, new: Tokens) -> list[float]:
     prompt = request.prompts[case.row]
     prefix = [*prompt, *new]
     logits = [float(value) for value in case.models["target"].logits(prefix)]  # type: ignore[attr-defined]
+    allowed = _allowed(case, parts, new, len(logits))
+    if not any(allowed):
+        return [0.0] * len(logits)
+    logits = _cut(logits, allowed)
     for part in parts.steer:
         others = {name: case.models[name].logits([*part.prompt(name, prompt), *new]) for name in part.models}  # type: ignore[attr-defined]
         logits = [float(value) for value in part.steer(np.array(logits), others, np.array(prefix), (case.row, 0))]
-    for constraint in parts.constrain:
-        allowed = constraint.mask((case.row, 0), np.array(new, np.int64))
-        logits = [value if allowed[token] else FORBIDDEN for token, value in enumerate(logits)]
     logits = [_penalise(value, token, prompt, new, request.sampling) for token, value in enumerate(logits)]
-    if len(new) < request.min_new_tokens:
-        logits = [FORBIDDEN if token in _ends(request) else value for token, value in enumerate(logits)]
+    logits = _cut(logits, allowed)
     return warp(logits, request.sampling)
+
+
+def _allowed(case: Case, parts: Parts, new: Tokens, vocabulary: int) -> list[bool]:
+    masks = [constraint.mask((case.row, 0), np.array(new, np.int64)) for constraint in parts.constrain]
+    early = len(new) < case.request.min_new_tokens
+    return [all(mask[t] for mask in masks) and not (early and t in _ends(case.request)) for t in range(vocabulary)]
+
+
+def _cut(logits: Sequence[float], allowed: Sequence[bool]) -> list[float]:
+    return [value if may else FORBIDDEN for value, may in zip(logits, allowed, strict=True)]
 
 
 def _penalise(value: float, token: int, prompt: Sequence[int], new: Tokens, sampling: Sampling) -> float:

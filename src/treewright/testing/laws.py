@@ -79,14 +79,13 @@ def exact_verifier(make_verifier: Callable[[], Verifier], laws: tuple[str, ...] 
     ("swor"), with replacement ("iid"), and a deterministic claim beside a drawn one ("mixed").
     """
     cases = []
-    for law in laws:
-        for widths in ((2,), (1, 1)) if law != "mixed" else ((1,),):
+    for law, widths in _drafts(laws):
 
-            def make(law: str = law, widths: tuple[int, ...] = widths) -> Parts:
-                return Parts(propose=TreeDrafter(law, widths), verify=make_verifier(), claims=CLAIMS)
+        def make(law: str = law, widths: tuple[int, ...] = widths) -> Parts:
+            return Parts(propose=TreeDrafter(law, widths), verify=make_verifier(), claims=CLAIMS)
 
-            bench = Bench(make, ("draft",))
-            cases += _sampled(f"{law} {widths}", bench, seed, 20_000, SETTINGS[:2])
+        bench = Bench(make, ("draft",))
+        cases += _sampled(f"{law} {widths}", bench, seed, 20_000, SETTINGS[:2])
     return LawReport("exact_verifier", type(make_verifier()).__name__, TOLERANCE, cases)
 
 
@@ -95,22 +94,24 @@ def composable(method: str, options: Mapping[str, Any] | None = None, *, seed: i
     decoding has under it.
 
     Run as `exact_verifier` is, greedy and sampling, cold and warm, with sample-then-match over deterministic drafts and
-    exact rejection over drawn ones, against the definition: logits, then the method's steering, then constraint and
+    exact rejection over drawn ones, against the definition: logits, constraint, the method's steering,
     penalties. Raises LawBroken; CapabilityError where exact tables lack what the method needs. Cost: a few seconds.
     """
     make, roles = parts_of(method, options)
     cases = []
-    for law in LAWS:
+    for law, widths in _drafts(LAWS):
         verifier = SampleThenMatch if law == "delta" else Rejection
 
-        def drafted(law: str = law, verifier: type[Any] = verifier) -> Parts:
-            return Parts(propose=TreeDrafter(law, (1,) if law == "mixed" else (2,)), verify=verifier(), claims=CLAIMS).join(
-                make()
-            )
+        def drafted(law: str = law, widths: tuple[int, ...] = widths, verifier: type[Any] = verifier) -> Parts:
+            return Parts(propose=TreeDrafter(law, widths), verify=verifier(), claims=CLAIMS).join(make())
 
-        bench = Bench(drafted, tuple(sorted({*roles, "draft"})))
-        cases += [*_sampled(f"{method}, {law}", bench, seed, 20_000, SETTINGS[:2]), *_greedy(f"{method}, {law}", bench, seed)]
+        bench, subject = Bench(drafted, tuple(sorted({*roles, "draft"}))), f"{method}, {law} {widths}"
+        cases += [*_sampled(subject, bench, seed, 20_000, SETTINGS[:2]), *_greedy(subject, bench, seed)]
     return LawReport("composable", method, TOLERANCE, cases)
+
+
+def _drafts(laws: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
+    return [(law, widths) for law in laws for widths in (((1,),) if law == "mixed" else ((2,), (1, 1)))]
 
 
 def _compare(subject: str, bench: Bench, seed: int, most: int) -> LawReport:

@@ -30,6 +30,10 @@ def vocabulary_of(tokenizer: Any, size: int, ends: tuple[int, ...]) -> LLTokeniz
         raise ConstraintError(
             "the model has no end-of-text id, so no constrained text could end; set generation_config.eos_token_id"
         )
+    if len(tokenizer) > size:
+        raise ConstraintError(
+            f"the tokenizer has {len(tokenizer)} tokens and the model only {size}; give the model's own tokenizer"
+        )
     try:
         return from_tokenizer(tokenizer, n_vocab=size, eos_token=list(ends))
     except ValueError as error:
@@ -52,10 +56,10 @@ def compile_grammar(grammar: Grammar, vocabulary: LLTokenizer) -> LLMatcher:
 
 
 def _mask(matcher: LLMatcher) -> np.ndarray | None:
-    """The tokens that may follow, [V or more] bool; None where the grammar is not complete and no token leads on, a state
-    that llguidance leaves by no rollback."""
+    """The tokens that may follow, [V or more] bool; None where the grammar is not complete and no token leads on, or where
+    llguidance came to a limit of its own: states that no rollback leaves."""
     bias = np.frombuffer(matcher.compute_logit_bias(), np.uint8) > 0
-    return None if matcher.is_stopped() and not matcher.is_accepting() else bias
+    return None if matcher.is_error() or (matcher.is_stopped() and not matcher.is_accepting()) else bias
 
 
 def _reason(error: str) -> str:
@@ -89,12 +93,13 @@ class GrammarMasks:
         if shared < len(held):
             matcher.rollback(len(held) - shared)
             del held[shared:]
-        if not matcher.consume_tokens(tokens[shared:]):
+        read = matcher.consume_tokens(tokens[shared:])
+        if not read and not matcher.is_error():
             raise ConstraintError(
                 f"row {row} holds tokens {tokens[shared:]} that its constraint forbids; this is a fault of ours"
             )
         held += tokens[shared:]
-        allowed = _mask(matcher)
+        allowed = _mask(matcher) if read else None
         if allowed is None:
             del self._states[row]
             return np.zeros(self._vocabulary, bool)
