@@ -25,7 +25,7 @@ class Static:
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         field = round.answers["target"].field
         best = [ranked(field[row, 0], round.text.of(row), self.mask)[0] for row in range(round.rows)]  # type: ignore[index]
-        return Verdict([[]] * round.rows, [token for _, token in best], [slot for slot, _ in best])
+        return Verdict([[]] * round.rows, [-1] * round.rows, fills=[[one] for one in best])
 
 
 class FreeDave(Static):
@@ -46,7 +46,7 @@ class FreeDave(Static):
         round.forest.grow(range(width), token, slots=slot)
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
-        verdict = Verdict([], [-1] * round.rows, [ABSENT] * round.rows)
+        verdict = Verdict([], [-1] * round.rows, fills=[])
         for row in range(round.rows):
             path, canvas = [], round.text.of(row).copy()
             while True:
@@ -57,8 +57,7 @@ class FreeDave(Static):
                     break
                 path.append(column)
                 canvas[plan[0][0]] = plan[0][1]
-            if len(plan) == 1:
-                verdict.extra_slot[row], verdict.extra[row] = plan[0]  # type: ignore[index]
+            verdict.fills.append(plan if len(plan) == 1 else [])  # type: ignore[union-attr]
             verdict.paths.append(path)
         return verdict
 

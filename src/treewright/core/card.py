@@ -10,6 +10,7 @@ from typing import Any
 from treewright.core.errors import InputError
 
 FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
+OPTIONAL = ("scorers",)
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,8 +28,8 @@ class Card:
     """What a method says of itself.
 
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
-    it needs beside the target ("draft" ...). needs: capabilities the target must have. claims: names of laws in
-    `treewright.testing` that hold for it.
+    it needs beside the target ("draft" ...). scorers: the roles of what judges its texts ("reward" ...). needs:
+    capabilities the target must have. claims: names of laws in `treewright.testing` that hold for it.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Card:
     aliases: tuple[str, ...]
     roles: tuple[str, ...]
     models: tuple[str, ...]
+    scorers: tuple[str, ...]
     needs: tuple[str, ...]
     claims: tuple[str, ...]
     options: tuple[Option, ...]
@@ -60,11 +62,12 @@ def read_card(path: Path, family: str) -> Card:
             literal = ast.literal_eval(node.value)
         if isinstance(node, ast.ClassDef) and node.name == "Config":
             options = _read_options(node)
-    if literal is None or set(literal) != set(FIELDS):
+    if literal is None or set(literal) - set(OPTIONAL) != set(FIELDS):
         found = "no CARD" if literal is None else f"fields {', '.join(sorted(literal))}"
         raise InputError(f"method file {path} has {found}; its literal CARD must have exactly: {', '.join(FIELDS)}")
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
-    sequences = {name: tuple(literal[name]) for name in ("aliases", "roles", "models", "needs", "claims")}
+    lists = ("aliases", "roles", "models", "scorers", "needs", "claims")
+    sequences = {name: tuple(literal.get(name, ())) for name in lists}
     return Card(
         name=path.stem,
         family=family,

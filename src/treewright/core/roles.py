@@ -16,6 +16,7 @@ from treewright.core.answers import Answers
 from treewright.core.claims import Forest
 from treewright.core.randomness import Randomness
 from treewright.core.request import Request
+from treewright.core.result import FinishReason
 from treewright.core.session import Session
 from treewright.core.text import Text
 
@@ -102,26 +103,44 @@ class Round:
         return int(self.text.length[row]) + depth
 
 
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A hypothesis that ends while its row may go on with another: old row `row`, then its claims `path`, then `token`
+    (-1 for none). It becomes a candidate of its own, reason "stop", with the row's log weight plus `log_weight`."""
+
+    row: int
+    path: list[int]
+    token: int
+    log_weight: float = 0.0
+
+
 @dataclass(slots=True)
 class Verdict:
     """Which claims become fact. A verdict may decide nothing (no path, no extra token); then the round only cost its calls.
 
-    paths[r]: accepted columns in order. extra [R]: a token appended after them, -1 for none; extra_slot [R] in any-order
-    families. log_weight[r]: one entry for each token offered, in order; entries of tokens that a stop cuts off do not
-    count, and an entry where no token is offered does (a dead end weighs -inf). None: all zero. finished [R]: end these
-    rows now, with the reason "dead_end".
+    paths[r]: accepted columns in order. extra [R]: a token appended after them, -1 for none. log_weight[r]: one entry for
+    each token offered, in order; entries of tokens that a stop cuts off do not count, and an entry where no token is
+    offered does (a dead end weighs -inf). None: all zero. finished [R]: end these rows now, with the reason "dead_end".
+
+    Any-order families only: fills[r] are (slot, token) pairs written after the path's claims, revoked[r] slots that are
+    opened again, and slots before final[r] are settled for good (None: all up to the first open one).
 
     rows [R]: new row i continues old row rows[i] (fork, prune, resample). All other lists then speak of new rows:
     paths[i] are claims of the old row rows[i], and the new row's weight is the old row's plus log_weight[i]. Slots keep
-    their keys of randomness.
+    their keys of randomness. `completed` speaks of the old rows. dropped [R]: these rows end and leave nothing behind (a
+    hypothesis that a search gave up).
     """
 
     paths: list[list[int]]
     extra: list[int]
-    extra_slot: list[int] | None = None
+    fills: list[list[tuple[int, int]]] | None = None
+    revoked: list[list[int]] | None = None
+    final: list[int] | None = None
     log_weight: list[list[float]] | None = None
     finished: list[bool] | None = None
     rows: list[int] | None = None
+    completed: list[Completion] = field(default_factory=list)
+    dropped: list[bool] | None = None
 
 
 @dataclass(slots=True)
@@ -199,11 +218,44 @@ class Controller(Protocol):
     def claims(self, round: Round) -> int: ...
 
 
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A finished continuation, as selection sees it: `sample` in the order of the slots, completions after them.
+    logprob: the sum of the target's own log-probabilities of its tokens, where the part asked for them, else 0."""
+
+    sample: int
+    tokens: list[int]
+    text: str
+    finish_reason: FinishReason
+    log_weight: float = 0.0
+    logprob: float = 0.0
+
+
+class Scorer(Protocol):
+    """Judges texts: a reward model, a verifier, a function of the user's."""
+
+    def score(self, prompt: str, texts: Sequence[str]) -> Sequence[float]:
+        """One number for each continuation, larger is better."""
+
+
+class Selector(Protocol):
+    """Chooses among the finished continuations of one prompt. Costs no call of the target."""
+
+    def enough(self, finished: Sequence[Candidate], running: int) -> bool:
+        """Asked whenever a continuation has ended: True ends the `running` others, which are then no candidates. The
+        candidates' texts are empty here."""
+
+    def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
+        """Indices of candidates, the best first; those that are left out are not returned to the user. At least one."""
+
+
 @dataclass(slots=True)
 class Parts:
     """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included.
     `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
-    accepted path, as speculation does; a search that chooses among claims does not."""
+    accepted path, as speculation does; a search that chooses among claims does not. `candidates`: rows that a prompt is
+    decoded in; the user gets as many of them as were asked for, in the selector's order. `together`: those rows enter at
+    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities."""
 
     propose: Proposer | None = None
     verify: Verifier | None = None
@@ -211,9 +263,13 @@ class Parts:
     steer: tuple[Steering, ...] = ()
     constrain: tuple[Constraint, ...] = ()
     control: Controller | None = None
+    select: Selector | None = None
     claims: int = 1
+    candidates: int = 1
     hidden: bool = False
     bonus: bool = True
+    together: bool = False
+    logprobs: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -224,7 +280,11 @@ class Parts:
             steer=self.steer + other.steer,
             constrain=self.constrain + other.constrain,
             control=self.control or other.control,
+            select=self.select or other.select,
             claims=max(self.claims, other.claims),
+            candidates=max(self.candidates, other.candidates),
             hidden=self.hidden or other.hidden,
             bonus=self.bonus and other.bonus,
+            together=self.together or other.together,
+            logprobs=self.logprobs or other.logprobs,
         )

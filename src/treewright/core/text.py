@@ -67,9 +67,9 @@ class Text:
         on_canvas = np.arange(self.token.shape[1]) < self.length[:, None]
         return ((self.token == self.blank) & on_canvas).sum(axis=1)
 
-    def settled(self, row: int, start: int) -> list[int]:
-        """The facts of a canvas from slot `start` on, up to the first slot that is open."""
-        slots = self.token[row, start : self.length[row]]
+    def settled(self, row: int, start: int, end: int | None = None) -> list[int]:
+        """The facts of a canvas from slot `start` on, up to the first slot that is open, and to slot `end`."""
+        slots = self.token[row, start : self.length[row]][: None if end is None else max(0, end - start)]
         still_open = np.flatnonzero(slots == self.blank)
         return slots[: still_open[0] if len(still_open) else len(slots)].tolist()
 

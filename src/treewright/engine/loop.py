@@ -14,7 +14,7 @@ from treewright.core.errors import ContextError, InputError
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.roles import Memories, Outcome, Parts, Round, Verdict
+from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, Verdict
 from treewright.core.session import Model, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
@@ -61,7 +61,8 @@ class Engine:
         self._calls: list[Call] = []
         self._target_calls = 0
         self._rows: list[Row] = []
-        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(request.samples))
+        self._candidates = max(request.samples, parts.candidates)
+        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(self._candidates))
         self.finished: dict[tuple[int, int], Row] = {}
         self.traces: dict[tuple[int, int], Trace] = {}
         self._started = run.clock()
@@ -69,7 +70,8 @@ class Engine:
         self._steering_models = sorted({name for part in parts.steer for name in part.models})
         self._limits = [self._limit(prompt) for prompt in range(len(request.prompts))]
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
-        self._capacity = min(request.batch_rows, len(self._waiting))
+        self._group = self._candidates if parts.together else 1
+        self._capacity = min(max(1, request.batch_rows // self._group) * self._group, len(self._waiting))
         opening = Opening(
             parts.claims, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0),
@@ -106,6 +108,11 @@ class Engine:
 
         return record
 
+    @property
+    def selector(self) -> Selector | None:
+        """What chooses among the candidates of a prompt, where a method does."""
+        return self._parts.select
+
     def run(self) -> Iterator[None]:
         """Rounds until every row has ended. Closing the iterator cancels what is left."""
         try:
@@ -122,7 +129,7 @@ class Engine:
 
     def _admit(self) -> None:
         """Lets waiting samples in while there is room; samples of one prompt share the reading of it."""
-        room = self._capacity - len(self._rows)
+        room = (self._capacity - len(self._rows)) // self._group * self._group
         entering = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         if not entering:
             return
@@ -178,6 +185,7 @@ class Engine:
         self._score(round)
         law = PulledLaw(round, parts, round.answers["target"], round.answers)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
+        self._complete(round, verdict)
         if verdict.rows is not None:
             self._regroup(round, verdict.rows)
         outcome = self._apply(round, verdict)
@@ -202,6 +210,19 @@ class Engine:
         self._rows = [slot.take_from(self._rows[source]) for slot, source in zip(self._rows, rows, strict=True)]
         round.log_weight = [row.log_weight for row in self._rows]
         self._score(round)
+
+    def _complete(self, round: Round, verdict: Verdict) -> None:
+        """Makes rows of their own of the hypotheses that ended beside their rows."""
+        for done in verdict.completed:
+            source = self._rows[done.row]
+            ended = sum(prompt == source.prompt and sample >= self._candidates for prompt, sample in self.finished)
+            row = Row(source.prompt, self._candidates + ended, None).take_from(source)
+            offered = [int(round.forest.token[done.row, column]) for column in done.path]
+            offered += [done.token] if done.token >= 0 else []
+            taken = row.accept(offered, self._request, len(offered))
+            row.finish, row.log_weight = "stop", row.log_weight + done.log_weight
+            self._note(round, row, done.row, done.path, taken)
+            self._close(row)
 
     def _apply(self, round: Round, verdict: Verdict) -> Outcome:
         """Truncates the verdict at stops and limits and makes it text."""
@@ -237,20 +258,23 @@ class Engine:
         """Any-order families: claims and the extra token go into their slots. The row's tokens are what lies before the
         first open slot, so a stop counts once everything before it is settled."""
         slots = [int(round.forest.slot[index, column]) for column in verdict.paths[index]]  # type: ignore[index]
-        if verdict.extra[index] >= 0:
-            slots.append(verdict.extra_slot[index])  # type: ignore[index]
-        for slot, token in zip(slots, offered, strict=True):
-            self._text.fill(index, slot, token)
+        fills = verdict.fills[index] if verdict.fills is not None else []
         start = int(self._text.prompt[index]) + len(row.tokens)
-        settled = self._text.settled(index, start)
+        for slot, token in [*zip(slots, offered, strict=True), *fills]:
+            self._text.fill(index, slot, token)
+        for slot in verdict.revoked[index] if verdict.revoked is not None else ():
+            if slot < start:
+                raise ValueError(f"slot {slot} of row {index} cannot be opened again: it is before {start} and settled")
+            self._text.fill(index, slot, self._text.blank)  # type: ignore[arg-type]
+        settled = self._text.settled(index, start, None if verdict.final is None else verdict.final[index])
         row.fresh = row.accept(settled, self._request, int(self._text.length[index]) - start) if settled else []
-        return offered
+        return offered + [token for _, token in fills]
 
     def _note(self, round: Round, row: Row, index: int, path: list[int], taken: list[int]) -> None:
         forest = round.forest
         parent = forest.shape.parent[0 if forest.shape.shared else index].tolist()
         row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken))
-        if self._request.logprobs and self._text.blank is None:
+        if (self._request.logprobs or self._parts.logprobs) and self._text.blank is None:
             row.logprobs += logprobs(round.answers["target"], index, [0, *path], taken)
 
     def _select(self, rows: Sequence[int]) -> None:
@@ -264,16 +288,19 @@ class Engine:
         for index, row in enumerate(self._rows):
             if row.finish is None and verdict.finished is not None and verdict.finished[index]:
                 row.finish = "dead_end"
+            if verdict.dropped is not None and verdict.dropped[index]:
+                row.give_up()
             row.finish = row.finish or ("budget" if spent else None)
             if self._run.listener is not None and not self._tell(row):
                 row.finish = row.finish or "cancelled"
         if spent:
             self._give_up_waiting("budget")
+        self._settle_prompts(verdict)
         if all(row.finish is None for row in self._rows):
             return
         alive = [index for index, row in enumerate(self._rows) if row.finish is None]
         for row in self._rows:
-            if row.finish is not None:
+            if row.finish is not None and row.kept:
                 self._close(row)
         holes = [index for index in range(len(alive)) if self._rows[index].finish is not None]
         order = list(range(len(alive)))
@@ -281,6 +308,23 @@ class Engine:
             order[hole] = index
         self._rows = [self._rows[index] for index in order]
         self._select(order)
+
+    def _settle_prompts(self, verdict: Verdict) -> None:
+        """Asks the selector, for every prompt of which something has ended, whether that is enough."""
+        selector = self._parts.select
+        if selector is None:
+            return
+        ended = {row.prompt for row in self._rows if row.finish is not None and row.kept}
+        for prompt in ended | {self._rows[done.row].prompt for done in verdict.completed}:
+            own = [row for row in self._rows if row.prompt == prompt]
+            finished = [row for key, row in self.finished.items() if key[0] == prompt]
+            finished += [row for row in own if row.finish is not None and row.kept]
+            running = [row for row in own if row.finish is None]
+            waiting = sum(key[0] == prompt for key in self._waiting)
+            if selector.enough([row.to_candidate() for row in finished], len(running) + waiting):
+                for row in running:
+                    row.give_up()
+                self._waiting = deque(key for key in self._waiting if key[0] != prompt)
 
     def _tell(self, row: Row) -> bool:
         piece = row.stream.release() if row.stream is not None else ""
@@ -310,6 +354,7 @@ class Engine:
             seconds=self._run.clock() - row.started,
             cache_bytes=sum(session.cache_bytes() for session in self._sessions.values()),
         )  # fmt: skip
-        self._memories.forget(row.key)
+        if row.sample < self._candidates:
+            self._memories.forget(row.key)
         self.finished[row.key] = row
         self.traces[row.key] = trace

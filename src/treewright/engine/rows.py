@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from treewright.core.request import Request
 from treewright.core.result import FinishReason, Sample
+from treewright.core.roles import Candidate
 from treewright.core.trace import Step
 from treewright.engine.detokenize import Decode, TextStream, continuation_text
 
@@ -13,7 +14,8 @@ from treewright.engine.detokenize import Decode, TextStream, continuation_text
 @dataclass(slots=True)
 class Row:
     """One continuation in the making. `prompt` and `sample` say whose; they are its key of randomness and stay with the
-    slot when a row is forked into it. `fresh`: the tokens that became text this round."""
+    slot when a row is forked into it. `fresh`: the tokens that became text this round. `kept` False: the row was given up and
+    leaves nothing behind."""
 
     prompt: int
     sample: int
@@ -26,6 +28,7 @@ class Row:
     first_call: int = 0
     started: float = 0.0
     fresh: list[int] = field(default_factory=list)
+    kept: bool = True
 
     @property
     def key(self) -> tuple[int, int]:
@@ -37,6 +40,10 @@ class Row:
             self.prompt, self.sample, other.stream and other.stream.fork(), list(other.tokens), list(other.logprobs),
             list(other.steps), other.log_weight, other.finish, other.first_call, other.started,
         )  # fmt: skip
+
+    def give_up(self) -> None:
+        """Ends the row; it is no candidate."""
+        self.finish, self.kept = self.finish or "cancelled", False
 
     def accept(self, tokens: list[int], request: Request, room: int) -> list[int]:
         """Takes offered tokens until one of them ends the row; `room` is how many may still come. Returns those taken."""
@@ -65,6 +72,9 @@ class Row:
             return self.stream.text
         ended_by_id = self.finish == "stop" and self.tokens[-1] in request.ends
         return continuation_text(decode, request.prompts[self.prompt], self.tokens[:-1] if ended_by_id else self.tokens)
+
+    def to_candidate(self, text: str = "") -> Candidate:
+        return Candidate(self.sample, self.tokens, text, self.finish or "cancelled", self.log_weight, sum(self.logprobs))
 
     def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
         return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)

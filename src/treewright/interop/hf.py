@@ -76,6 +76,11 @@ class CustomGenerate:
             "batch_rows": input_ids.shape[0],
         }  # fmt: skip
         job = prepare(target, prompts, self._method, self._options, self._models, settings)
+        if job.parts().select is not None:
+            raise InputError(
+                f"method '{self._method}' chooses among finished texts, which transformers' generate has no place for; "
+                "call treewright.generate"
+            )
         steering = Processors(logits_processor, input_ids, padding, samples)
         rows = Lockstep(input_ids, samples, criteria, room, _pad(stopping_criteria, generation_config), streamer)
         engine = job.engine(rows, Parts(steer=(steering,)) if logits_processor else None)

@@ -1,0 +1,135 @@
+"""A checked request, ready to run: the parts of its recipe, a fresh engine, and results out of ended rows."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from pydantic import ConfigDict, TypeAdapter, ValidationError
+from pydantic import dataclasses as pydantic_dataclasses
+
+from treewright.core.errors import InputError, UnknownOption
+from treewright.core.recipe import Recipe
+from treewright.core.registry import entry
+from treewright.core.request import Request
+from treewright.core.result import Result
+from treewright.core.roles import Parts, Scorer
+from treewright.engine.detokenize import Decode
+from treewright.engine.loop import Engine, Listener, Run
+from treewright.engine.rows import Row
+from treewright.models.loading import Loaded
+from treewright.parts.constrain.grammar import GrammarMasks
+
+CPU_COLUMNS = 64
+"""On two cores, rounds wider than this in all (rows times claims) cost more than they bring; see docs/log.md."""
+
+
+@dataclasses.dataclass(slots=True)
+class Job:
+    """A checked request over a loaded model, ready to run; made by `prepare`. matchers: the compiled constraints. scorers:
+    what judges texts, by role."""
+
+    target: Loaded
+    recipe: Recipe
+    request: Request
+    protocols: dict[str, Any]
+    matchers: list[Any] = dataclasses.field(default_factory=list)
+    scorers: dict[str, Scorer] = dataclasses.field(default_factory=dict)
+
+    def parts(self) -> Parts:
+        """Fresh roles of the recipe, and the masks of the constraints."""
+        parts = build_parts(self.recipe)
+        if self.matchers:
+            masks = GrammarMasks(self.matchers, self.target.eos_ids, self.target.protocol.capabilities.vocabulary)
+            parts = parts.join(Parts(constrain=(masks,)))
+        if parts.select is not None and self.request.samples > parts.candidates:
+            raise InputError(
+                f"n is {self.request.samples} and {self.recipe} chooses among {parts.candidates} candidates; "
+                f"ask for at most {parts.candidates}, or raise the method's own number"
+            )
+        return parts
+
+    def engine(self, listener: Listener | None = None, extra: Parts | None = None) -> Engine:
+        """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""
+        parts = self.parts()
+        parts = parts if extra is None else parts.join(extra)
+        columns = CPU_COLUMNS if _on_cpu(self.target) else None
+        heard = listener if parts.select is None else None
+        memories, decode = self.target.memories, self._decode()
+        return Engine(Run(self.request, self.protocols, parts, None, memories, decode, heard, columns))
+
+    def _decode(self) -> Decode | None:
+        tokenizer = self.target.tokenizer
+        if tokenizer is None:
+            return None
+        return lambda ids: str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+    def finish(self, listener: Listener | None = None) -> list[Result]:
+        """Runs to the end; one Result for each prompt. Where a method chooses among candidates, the listener hears of the
+        chosen one, and only when all is over."""
+        engine = self.engine(listener)
+        for _ in engine.run():
+            pass
+        results = [self._result(engine, prompt) for prompt in range(len(self.request.prompts))]
+        if engine.selector is not None and listener is not None:
+            for prompt, result in enumerate(results):
+                listener.hear(prompt, 0, result.tokens, result.text, True)
+        return results
+
+    def _result(self, engine: Engine, prompt: int) -> Result:
+        rows = [row for key, row in sorted(engine.finished.items()) if key[0] == prompt]
+        if engine.selector is not None:
+            candidates = [row.to_candidate(self._text(row)) for row in rows]
+            order = engine.selector.select(self._spell(prompt), candidates, self.scorers)
+            rows = [rows[index] for index in order]
+        samples = [row.to_sample(self._text(row), self.request.logprobs) for row in rows[: self.request.samples]]
+        trace = engine.traces[rows[0].key]
+        trace.recipe = self.recipe.to_json()
+        first = samples[0]
+        return Result(first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace)
+
+    def _spell(self, prompt: int) -> str:
+        decode = self._decode()
+        return "" if decode is None else decode(list(self.request.prompts[prompt]))
+
+    def _text(self, row: Row) -> str:
+        decode = self._decode()
+        return "" if decode is None else row.spell(decode, self.request)
+
+
+def build_parts(recipe: Recipe) -> Parts:
+    """The live roles of a recipe; plain decoding's verifier where no method brings one."""
+    built = Parts()
+    for name in recipe.methods:
+        module = entry(name).load()
+        built = built.join(module.parts(_config(name, module.Config, recipe.options_of(name))))
+    if built.verify is None:
+        built.verify = entry("plain").load().parts(entry("plain").load().Config()).verify
+    return built
+
+
+def _config(name: str, config: type, options: Mapping[str, Any]) -> Any:
+    """A method's Config from options, text such as "32" read as its field's type."""
+    try:
+        values = _reader(config).validate_python(dict(options))
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = str(first["loc"][0]) if first["loc"] else "?"
+        if first["type"] == "value_error":
+            option, rest = str(first["ctx"]["error"]).split(" ", 1)
+            raise UnknownOption(f"option '{name}.{option}' {rest}") from error
+        allowed = next(option.type for option in entry(name).card.options if option.name == field)
+        raise UnknownOption(f"option '{name}.{field}' is {options.get(field)!r}; allowed: {allowed}") from error
+    return config(**{field.name: getattr(values, field.name) for field in dataclasses.fields(config)})
+
+
+@cache
+def _reader(config: type) -> TypeAdapter[Any]:
+    """Reads options as a Config's fields; built once for each Config, since building takes longer than a short run."""
+    return TypeAdapter(pydantic_dataclasses.dataclass(config, config=ConfigDict(extra="forbid"), frozen=True))
+
+
+def _on_cpu(target: Loaded) -> bool:
+    return getattr(getattr(target.model, "device", None), "type", "cpu") == "cpu"
