@@ -9,30 +9,46 @@ import typer
 from rich.table import Table
 
 from treewright.cli import options as option
-from treewright.cli.command import output, print_json, run_command
+from treewright.cli.command import notes, output, print_json, run_command
 from treewright.cli.models import load_models
 from treewright.core.errors import InputError, choices
 from treewright.core.recipe import Recipe
 from treewright.core.registry import methods
 
 Names = Annotated[str, typer.Option("--methods", metavar="all|A,B", help="'all': every lossless method that fits the model.")]
+Matrix = Annotated[
+    bool,
+    typer.Option("--matrix", help="Every lossless drafter under every kind of constraint and every steering."),
+]
+Pairwise = Annotated[bool, typer.Option("--pairwise", help="Of the matrix, some thirty cells in which every two parts meet.")]
 FAILED = 1
 
 
 def command(
     model: option.ModelName = "default", names: Names = "all", others: option.With = None,
-    dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False, as_json: option.Json = False,
+    dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
+    matrix: Matrix = False, pairwise: Pairwise = False, as_json: option.Json = False,
 ) -> int:  # fmt: skip
     """Prove on a model that methods give what they claim. Exit code 1 if a check fails."""
     wanted = None if names == "all" else option.names("--methods", names)
     roles = option.pairs("--with", others)
-    _check_roles(wanted, roles)
+    if pairwise and not matrix:
+        raise InputError("--pairwise was given without --matrix, whose cells it chooses from; give both")
+    _check_roles(None if matrix else wanted, roles)
     target, models = load_models(model, roles, dtype, device, compiled)
-    from treewright.testing.certify import certify
+    if matrix:
+        from treewright.testing.matrix import certify_matrix
 
-    rows = certify(target, wanted, models)
+        with notes().status("composing"):
+            rows = certify_matrix(target, wanted, models, pairwise=pairwise)
+    else:
+        from treewright.testing.certify import certify
+
+        rows = certify(target, wanted, models)
     if as_json:
         print_json([row.to_json() for row in rows])
+    elif matrix:
+        _print_matrix(rows)
     else:
         _print(rows)
     return 0 if all(row.passed for row in rows) else FAILED
@@ -56,6 +72,36 @@ def _print(rows: Sequence[Any]) -> None:
     console.print(table)
     failed = sum(not row.passed for row in rows)
     console.print(f"{len(rows)} checks, {failed} failed" if failed else f"{len(rows)} checks, all passed")
+
+
+def _print_matrix(rows: Sequence[Any]) -> None:
+    """Drafters and constraints downwards, steering and sampling across; what failed in full below."""
+    found: dict[tuple[str, ...], list[Any]] = {}
+    for row in rows:
+        found.setdefault(tuple(row.numbers["cell"]), []).append(row)
+    across = sorted({cell[2:] for cell in found})
+    table = Table("drafter", "constraint", *("\n".join(pair) for pair in across), box=None, pad_edge=False, header_style="bold")
+    for left in sorted({cell[:2] for cell in found}):
+        table.add_row(*left, *(_mark(found.get((*left, *pair), [])) for pair in across))
+    console = output()
+    console.print(table)
+    for row in rows:
+        if not row.passed:
+            console.print(f"{row.check}: {row.detail}", style="red", soft_wrap=True)
+    failed = sum(not row.passed for row in rows)
+    numbers = [row.numbers for row in rows if "outcomes" in row.numbers]
+    console.print(
+        f"{len(found)} compositions, {len(rows)} checks, {failed or 'none'} failed; total variation from the exact law at most "
+        f"{max(n['total_variation'] for n in numbers):.2g} over {sum(n['outcomes'] for n in numbers)} outcomes; T: law and "
+        "tokens are those of plain decoding, L: the law, -: not asked",
+        soft_wrap=True,
+    )
+
+
+def _mark(rows: Sequence[Any]) -> str:
+    if not rows:
+        return "-"
+    return "FAILED" if not all(row.passed for row in rows) else "T" if len(rows) > 1 else "L"
 
 
 def run(arguments: Sequence[str]) -> int:

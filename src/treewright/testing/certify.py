@@ -89,7 +89,7 @@ def certify(
     own = replace(model, memories={})
     names = _names(own, methods)
     roles = _models(own, {role for name in names for role in _roles(name)}, models or {})
-    bench = _Bench(own, roles, prompts or _prompts(own, seed), new_tokens, seed)
+    bench = _Bench(own, roles, prompts or default_prompts(own, seed), new_tokens, seed)
     for name in names:
         bench.refuse_misfit(name)
     rows = [_timed(MODEL, "tree scoring", lambda: _tree_scoring(own, bench.prompts[:3]))]
@@ -119,15 +119,16 @@ def _models(model: Loaded, needed: Collection[str], given: Mapping[str, Loaded])
     if unused:
         used = ", ".join(sorted(needed)) or "none"
         raise InputError(f"nothing certified uses a model for the role '{unused[0]}'; roles used: {used}")
-    return {role: given[role] if role in given else _stand_in(model) for role in needed}
+    return {role: given[role] if role in given else stand_in(model) for role in needed}
 
 
-def _stand_in(model: Loaded) -> Loaded:
-    """A distorted copy of the model, which drafts where no draft model is given."""
-    return Loaded(f"{model.name} distorted", model.model, model.tokenizer, Distorted(model.protocol))
+def stand_in(model: Loaded, seed: int = 0) -> Loaded:
+    """A distorted copy of the model, in the place of a draft model or another role that is not given."""
+    return Loaded(f"{model.name} distorted", model.model, model.tokenizer, Distorted(model.protocol, seed))
 
 
-def _prompts(model: Loaded, seed: int) -> list[list[int]]:
+def default_prompts(model: Loaded, seed: int) -> list[list[int]]:
+    """Four ragged prompts as token ids: texts of other kinds, or random ids for a model without a tokenizer."""
     if model.tokenizer is not None:
         return [list(model.tokenizer(text)["input_ids"]) for text in TEXTS]
     chance = np.random.default_rng(seed)
