@@ -1,0 +1,1 @@
+"""Speculative methods of this package."""
