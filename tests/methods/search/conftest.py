@@ -12,7 +12,7 @@ import treewright
 from treewright.models.loading import Loaded, load
 from treewright.models.tables import Table
 
-ENDS = [5, 9]
+ENDS = [5, 9, 13, 20, 27]
 PROMPTS = [[3], [7, 1, 30, 12], [2, 2, 8, 25, 14, 6, 11]]
 
 

@@ -17,7 +17,7 @@ from treewright.models.loading import load
 from treewright.models.tables import Table
 from treewright.testing.bench import Bench, Setting, parts_of
 
-ENDS = (5, 9)
+ENDS = (5, 9, 13, 20, 27)
 
 
 def transformers_beams(model, prompt, beams, new_tokens, **settings):
@@ -26,7 +26,8 @@ def transformers_beams(model, prompt, beams, new_tokens, **settings):
 
     out = model.generate(
         torch.tensor([prompt]), attention_mask=torch.ones(1, len(prompt), dtype=torch.long), max_new_tokens=new_tokens,
-        do_sample=False, num_beams=beams, num_return_sequences=beams, return_dict_in_generate=True, output_scores=True, **settings,
+        do_sample=False, num_beams=beams, num_return_sequences=beams, return_dict_in_generate=True, output_scores=True,
+        **settings,
     )  # fmt: skip
     texts = out.sequences[:, len(prompt) :].tolist()
     cut = [next((place + 1 for place, token in enumerate(text) if token in ENDS), len(text)) for text in texts]
@@ -34,9 +35,8 @@ def transformers_beams(model, prompt, beams, new_tokens, **settings):
 
 
 @pytest.mark.parametrize("early_stopping", [False, True, "never"])
-@pytest.mark.parametrize(
-    ("family", "dtype"), [("llama", "float32"), ("llama", "float64"), ("gpt2", "float32"), ("gpt2", "float64")]
-)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
 def test_token_for_token_what_transformers_finds(search, tiny, family, dtype, early_stopping):
     model, ended = tiny(family, dtype), 0
     prompts = [[3], [7, 1, 30, 12], [2, 2, 8, 25, 14, 6, 11]]
@@ -136,8 +136,8 @@ def test_the_trace_counts_the_whole_search(search):
 
 
 def test_bad_options_are_refused(search):
-    with pytest.raises(InputError, match="beams is 0"):
-        treewright.find("beam").load().Config(beams=0) if False else search(1, "beam", {"beams": 0})
+    with pytest.raises(InputError, match="beams' is 0"):
+        search(1, "beam", {"beams": 0})
     with pytest.raises(InputError, match="early_stopping"):
         search(1, "beam", {"early_stopping": "soon"})
     with pytest.raises(InputError, match="n is 5 and beam chooses among 4"):

@@ -66,7 +66,9 @@ def test_its_room_is_not_lowered_by_the_machine(search, answers, tiny):
     assert len(ours[0].trace.steps[0].token) > 64
 
 
-@pytest.mark.parametrize(("options", "named"), [({"beams": 0}, "beams is 0"), ({"length_penalty": -1.0}, "length_penalty is -1")])
+@pytest.mark.parametrize(
+    ("options", "named"), [({"beams": 0}, "beams' is 0"), ({"length_penalty": -1.0}, "length_penalty' is -1")]
+)
 def test_bad_options_are_refused(search, options, named):
     with pytest.raises(InputError, match=named):
         search(1, "best_first_beam", options)

@@ -51,7 +51,7 @@ def test_a_batch_is_its_rows_alone(search, answers, tiny):
 
 
 @pytest.mark.parametrize(
-    ("options", "named"), [({"groups": 3}, "groups is 3"), ({"strength": 0.0}, "strength is 0"), ({"beams": 0}, "beams is 0")]
+    ("options", "named"), [({"groups": 3}, "groups' is 3"), ({"strength": 0.0}, "strength' is 0"), ({"beams": 0}, "beams' is 0")]
 )
 def test_bad_options_are_refused(search, options, named):
     with pytest.raises(InputError, match=named):
