@@ -210,7 +210,7 @@ def constraint_after_the_accept_ratio(patch: Patch) -> Check:
     class Verifier(Rejection):
         def verify(self, round: Round, law: TargetLaw) -> Verdict:
             self.fenced = law
-            free = PulledLaw(round, replace(law._parts, constrain=()), round.answers["target"], round.answers)  # type: ignore[attr-defined]
+            free = PulledLaw(round, replace(law._parts, constrain=()))  # type: ignore[attr-defined]
             return super().verify(round, law if law.greedy else free)
 
         def _try_children(
@@ -228,7 +228,7 @@ def constraint_after_the_accept_ratio(patch: Patch) -> Check:
 def constraint_on_the_emitted_token_only(patch: Patch) -> Check:
     class Verifier(SampleThenMatch):
         def verify(self, round: Round, law: TargetLaw) -> Verdict:
-            free = PulledLaw(round, replace(law._parts, constrain=()), round.answers["target"], round.answers)  # type: ignore[attr-defined]
+            free = PulledLaw(round, replace(law._parts, constrain=()))  # type: ignore[attr-defined]
             verdict = super().verify(round, free)
             for row, path in enumerate(verdict.paths):
                 verdict.extra[row] = law.draw(row, path[-1] if path else 0)[0]

@@ -79,13 +79,13 @@ class Job:
         return results
 
     def _result(self, engine: Engine, prompt: int) -> Result:
-        rows = [row for key, row in sorted(engine.finished.items()) if key[0] == prompt]
+        rows = engine.ended(prompt)
         if engine.selector is not None:
             candidates = [row.to_candidate(self._text(row)) for row in rows]
             order = engine.selector.select(self._spell(prompt), candidates, self.scorers)
             rows = [rows[index] for index in order]
         samples = [row.to_sample(self._text(row), self.request.logprobs) for row in rows[: self.request.samples]]
-        trace = engine.traces[rows[0].key]
+        trace = engine.traces[rows[0].key] if engine.selector is None else engine.account(rows[0])
         trace.recipe = self.recipe.to_json()
         first = samples[0]
         return Result(first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace)

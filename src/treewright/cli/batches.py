@@ -94,7 +94,8 @@ class Batches:
         }  # fmt: skip
         if len(result.samples) > 1:
             answer["samples"] = [
-                {"text": sample.text, "tokens": sample.tokens, "finish_reason": sample.finish_reason} for sample in result.samples
+                {"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason, "log_weight": s.log_weight}
+                for s in result.samples
             ]
         return answer
 

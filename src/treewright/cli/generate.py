@@ -87,7 +87,10 @@ def _one(prompt: str, recipe: Recipe, settings: dict[str, Any], loading: tuple[A
         "seconds": trace.seconds, "seconds_in_model": trace.seconds_in_model,
     }  # fmt: skip
     if destination.as_json:
-        samples = [{"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason} for s in result.samples]
+        samples = [
+            {"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason, "log_weight": s.log_weight}
+            for s in result.samples
+        ]  # fmt: skip
         head = {"prompt": prompt, "model": target.name, **recipe.to_json()}
         print_json({**head, **samples[0], **account, "samples": samples})
     elif not live:

@@ -27,6 +27,9 @@ class Randomness(Protocol):
     def accept(self, probability: float, row: Hashable, position: int, trial: int = 0) -> bool:
         """True with the given probability."""
 
+    def uniform(self, row: Hashable, position: int, stream: int, trial: int = 0) -> float:
+        """A number in [0, 1). Continuous noise has no outcomes to enumerate, so what asks for it is tested by sampling."""
+
 
 def _mix(value: int) -> int:
     """The splitmix64 finaliser: every input bit changes every output bit with probability near one half."""
@@ -43,7 +46,7 @@ class Keyed:
         self.seed = _mix(seed & MASK)
 
     def uniform(self, row: Hashable, position: int, stream: int, trial: int = 0) -> float:
-        """A number in [0, 1) with 53 random bits."""
+        """With 53 random bits."""
         mixed = _mix(_mix(self.seed ^ hash_key(row)) ^ position)
         return (_mix(mixed ^ ((trial << 8) | stream)) >> 11) * 2.0**-53
 

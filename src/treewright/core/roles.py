@@ -64,6 +64,10 @@ class Round:
     `propose` may use, frontier included; the engine and the controller lower it. vocabulary: tokens the target knows.
     number: rounds so far. draft_law: the request's warpers, logits [R, V] to probabilities [R, V]. log_weight [R]: what
     the rows' verdicts have given them so far. bonus: whether the verifier adds a token after the accepted path.
+
+    would_end(row, tokens): whether these tokens, appended, would end the row at an end id or a stop string. ask(): scores
+    the claims that were added since, one forward of each model that makes the law, which then speaks of them too; False
+    where the budget is spent, and nothing more should be asked.
     """
 
     text: Text
@@ -78,6 +82,8 @@ class Round:
     number: int = 0
     log_weight: Sequence[float] = ()
     bonus: bool = True
+    would_end: Callable[[int, Sequence[int]], bool] = lambda row, tokens: False
+    ask: Callable[[], bool] = lambda: False
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 
@@ -106,7 +112,8 @@ class Round:
 @dataclass(frozen=True, slots=True)
 class Completion:
     """A hypothesis that ends while its row may go on with another: old row `row`, then its claims `path`, then `token`
-    (-1 for none). It becomes a candidate of its own, reason "stop", with the row's log weight plus `log_weight`."""
+    (-1 for none). It becomes a candidate of its own, with the row's log weight plus `log_weight`; its reason is "length" or
+    "budget" where it took the last token there was room for and did not stop, else "stop"."""
 
     row: int
     path: list[int]
@@ -127,8 +134,8 @@ class Verdict:
 
     rows [R]: new row i continues old row rows[i] (fork, prune, resample). All other lists then speak of new rows:
     paths[i] are claims of the old row rows[i], and the new row's weight is the old row's plus log_weight[i]. Slots keep
-    their keys of randomness. `completed` speaks of the old rows. dropped [R]: these rows end and leave nothing behind (a
-    hypothesis that a search gave up).
+    their keys of randomness. `completed` speaks of the old rows; its candidates are numbered in that order. dropped [R]: these
+    rows end and leave nothing behind (a hypothesis that a search gave up).
     """
 
     paths: list[list[int]]
@@ -176,7 +183,7 @@ class Proposer(Protocol):
 
 
 class Verifier(Protocol):
-    """Decides which claims become text. Costs no model call."""
+    """Decides which claims become text. Costs no model call, unless it adds claims itself and asks again (`Round.ask`)."""
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict: ...
 
@@ -220,8 +227,9 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A finished continuation, as selection sees it: `sample` in the order of the slots, completions after them.
-    logprob: the sum of the target's own log-probabilities of its tokens, where the part asked for them, else 0."""
+    """A finished continuation, as selection sees it: `sample` in the order of the slots, completions after them. slot: where
+    it ended, or the slot that a completion left. logprob: the sum of the target's own log-probabilities of its tokens, where
+    the part asked for them, else 0."""
 
     sample: int
     tokens: list[int]
@@ -229,6 +237,7 @@ class Candidate:
     finish_reason: FinishReason
     log_weight: float = 0.0
     logprob: float = 0.0
+    slot: int = 0
 
 
 class Scorer(Protocol):
@@ -253,9 +262,12 @@ class Selector(Protocol):
 class Parts:
     """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included.
     `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
-    accepted path, as speculation does; a search that chooses among claims does not. `candidates`: rows that a prompt is
-    decoded in; the user gets as many of them as were asked for, in the selector's order. `together`: those rows enter at
-    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities."""
+    accepted path, as speculation does; a search that chooses among claims does not. `candidates`: the most continuations of
+    a prompt that a user may ask for; they come in the selector's order. `slots`: rows that a prompt is decoded in, where
+    they are not as many as its candidates (0: they are). `together`: those rows enter at once and see each other, as beams
+    and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `claims_per_token`: further columns for each
+    new token a row may have, for searches that keep all they asked alive within a round; no limit of the machine lowers them.
+    """
 
     propose: Proposer | None = None
     verify: Verifier | None = None
@@ -265,7 +277,9 @@ class Parts:
     control: Controller | None = None
     select: Selector | None = None
     claims: int = 1
+    claims_per_token: int = 0
     candidates: int = 1
+    slots: int = 0
     hidden: bool = False
     bonus: bool = True
     together: bool = False
@@ -282,7 +296,9 @@ class Parts:
             control=self.control or other.control,
             select=self.select or other.select,
             claims=max(self.claims, other.claims),
+            claims_per_token=max(self.claims_per_token, other.claims_per_token),
             candidates=max(self.candidates, other.candidates),
+            slots=max(self.slots, other.slots),
             hidden=self.hidden or other.hidden,
             bonus=self.bonus and other.bonus,
             together=self.together or other.together,

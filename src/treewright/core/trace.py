@@ -24,7 +24,7 @@ class Step:
     """One round of one request: the claims that were asked and what became of them.
 
     token and parent [N] describe the tree (column 0 is the frontier); accepted holds columns, emitted the tokens that
-    became text (bonus included, after truncation).
+    became text (bonus included, after truncation); calls is how often the target was asked in the round.
     """
 
     sample: int
@@ -32,6 +32,7 @@ class Step:
     parent: list[int]
     accepted: list[int]
     emitted: list[int]
+    calls: int = 1
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ class Trace:
     @property
     def tokens_per_call(self) -> float:
         """Tokens a row gained per target forward it took part in (the field's mean accepted tokens, bonus included)."""
-        return self.new_tokens / max(1, len(self.steps))
+        return self.new_tokens / max(1, sum(step.calls for step in self.steps))
 
     @property
     def seconds_in_model(self) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,10 +14,10 @@ from treewright.ops.warp import penalised, probabilities
 
 class PulledLaw:
     """`TargetLaw` over the answers of a round: logits, constraint, steering, penalties, warpers, each at the claim's own
-    prefix. What one visit computed is kept for the round."""
+    prefix. What one visit computed is kept for the round; claims that are scored later in it are read just the same."""
 
-    def __init__(self, round: Round, parts: Parts, target: Answers, others: Mapping[str, Answers]) -> None:
-        self._round, self._parts, self._target, self._others = round, parts, target, others
+    def __init__(self, round: Round, parts: Parts) -> None:
+        self._round, self._parts, self._answers = round, parts, round.answers
         request = round.request
         self.greedy = request.sampling.greedy
         self._sampling = request.sampling
@@ -34,7 +34,7 @@ class PulledLaw:
 
     def logits(self, row: int, column: int) -> np.ndarray:
         if self._plain:
-            return self._target.row(row, column)
+            return self._answers["target"].row(row, column)
         if (row, column) not in self._logits:
             self._logits[row, column] = self._changed(row, column)
         return self._logits[row, column]
@@ -42,7 +42,7 @@ class PulledLaw:
     def _changed(self, row: int, column: int) -> np.ndarray:
         prefix = self.prefix(row, column)
         prompt = int(self._round.text.prompt[row])
-        key, target = self._round.keys[row], self._target.row(row, column)
+        key, target = self._round.keys[row], self._answers["target"].row(row, column)
         allowed = np.ones(len(target), bool)
         for constraint in self._parts.constrain:
             allowed &= constraint.mask(key, prefix[prompt:])
@@ -53,7 +53,7 @@ class PulledLaw:
         if not allowed.any():
             return logits
         for part in self._parts.steer:
-            others = {name: self._others[name].row(row, column) for name in part.models}
+            others = {name: self._answers[name].row(row, column) for name in part.models}
             logits = part.steer(logits, others, prefix, key)
         return np.where(allowed, penalised(logits, prefix, prompt, self._sampling), -np.inf)
 
@@ -65,7 +65,7 @@ class PulledLaw:
     def draw(self, row: int, column: int) -> tuple[int, float]:
         if self.greedy:
             if self._plain:
-                return self._target.largest(row, column), 0.0
+                return self._answers["target"].largest(row, column), 0.0
             logits = self.logits(row, column)
             token = int(logits.argmax())
             return (token, 0.0) if logits[token] > -np.inf else (-1, -np.inf)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -61,19 +61,24 @@ class Engine:
         self._calls: list[Call] = []
         self._target_calls = 0
         self._rows: list[Row] = []
-        self._candidates = max(request.samples, parts.candidates)
-        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(self._candidates))
+        self._slots = parts.slots or max(request.samples, parts.candidates)
+        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(self._slots))
         self.finished: dict[tuple[int, int], Row] = {}
+        self._ended: defaultdict[int, list[Row]] = defaultdict(list)
         self.traces: dict[tuple[int, int], Trace] = {}
+        self._spans: dict[int, tuple[Row, int, float]] = {}
         self._started = run.clock()
-        self._rounds = 0
+        self._rounds, self._asked = 0, 1
         self._steering_models = sorted({name for part in parts.steer for name in part.models})
         self._limits = [self._limit(prompt) for prompt in range(len(request.prompts))]
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
-        self._group = self._candidates if parts.together else 1
+        self._claims_kept = parts.claims_per_token * max(
+            limit - len(prompt) for limit, prompt in zip(self._limits, request.prompts, strict=True)
+        )
+        self._group = self._slots if parts.together else 1
         self._capacity = min(max(1, request.batch_rows // self._group) * self._group, len(self._waiting))
         opening = Opening(
-            parts.claims, self._capacity, max(self._limits), parts.hidden,
+            parts.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0),
         )  # fmt: skip
         self._sessions: dict[str, Session] = {
@@ -112,6 +117,16 @@ class Engine:
     def selector(self) -> Selector | None:
         """What chooses among the candidates of a prompt, where a method does."""
         return self._parts.select
+
+    def ended(self, prompt: int) -> list[Row]:
+        """The continuations of a prompt that have ended: those of its slots in order, then completed hypotheses in theirs."""
+        return sorted(self._ended[prompt], key=lambda row: row.sample)
+
+    def account(self, row: Row) -> Trace:
+        """The trace of a row that was chosen among others: the calls and seconds are those of all that were begun with it,
+        given up or not."""
+        first, calls, now = self._spans[row.prompt]
+        return replace(self.traces[row.key], calls=self._calls[first.first_call : calls], seconds=now - first.started)
 
     def run(self) -> Iterator[None]:
         """Rounds until every row has ended. Closing the iterator cancels what is left."""
@@ -166,24 +181,27 @@ class Engine:
         claims = self._parts.claims
         if self._run.columns is not None:
             claims = max(1, min(claims, self._run.columns // max(1, len(self._rows))))
-        return Round(
+        round = Round(
             self._text, self._request, self._sessions, self._randomness, self._memories,
-            [row.key for row in self._rows], self._draft_law, claims, self._run.models["target"].capabilities.vocabulary,
-            self._rounds, [row.log_weight for row in self._rows], self._parts.bonus,
+            [row.key for row in self._rows], self._draft_law, claims + self._claims_kept,
+            self._run.models["target"].capabilities.vocabulary, self._rounds, [row.log_weight for row in self._rows],
+            self._parts.bonus, lambda row, tokens: self._rows[row].would_end(tokens, self._request),
         )  # fmt: skip
+        round.ask = lambda: self._ask(round)
+        return round
 
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
         return np.stack([probabilities(row, self._request.sampling) for row in logits])
 
     def _round(self) -> None:
-        round, parts = self._new_round(), self._parts
+        round, parts, self._asked = self._new_round(), self._parts, 1
         if parts.control is not None:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
             parts.propose.propose(round)
         round.forest.limit_depth(round.deepest)
         self._score(round)
-        law = PulledLaw(round, parts, round.answers["target"], round.answers)
+        law = PulledLaw(round, parts)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
         self._complete(round, verdict)
         if verdict.rows is not None:
@@ -200,10 +218,19 @@ class Engine:
         for name in ("target", *self._steering_models):
             round.answers[name] = self._sessions[name].score(round.forest)
 
+    def _ask(self, round: Round) -> bool:
+        if self._budget_spent():
+            return False
+        self._asked += 1
+        self._score(round)
+        return True
+
     def _regroup(self, round: Round, rows: Sequence[int]) -> None:
         """Makes row i a copy of row rows[i], with its live claims, its history and what methods remember of it."""
         if len(rows) != len(self._rows):
             raise ValueError(f"a verdict names {len(rows)} rows; the round has {len(self._rows)}, and slots neither come nor go")
+        if list(rows) == list(range(len(rows))):
+            return
         self._select(rows)
         round.forest.select(rows)
         self._memories.fork(round.keys, [round.keys[source] for source in rows])
@@ -215,12 +242,13 @@ class Engine:
         """Makes rows of their own of the hypotheses that ended beside their rows."""
         for done in verdict.completed:
             source = self._rows[done.row]
-            ended = sum(prompt == source.prompt and sample >= self._candidates for prompt, sample in self.finished)
-            row = Row(source.prompt, self._candidates + ended, None).take_from(source)
+            beside = sum(row.sample >= self._slots for row in self._ended[source.prompt])
+            row = Row(source.prompt, self._slots + beside, None, slot=source.sample).take_from(source)
             offered = [int(round.forest.token[done.row, column]) for column in done.path]
             offered += [done.token] if done.token >= 0 else []
-            taken = row.accept(offered, self._request, len(offered))
-            row.finish, row.log_weight = "stop", row.log_weight + done.log_weight
+            room = int(self._text.limit[done.row] - self._text.length[done.row])
+            taken = row.accept(offered, self._request, room) if offered else []
+            row.finish, row.log_weight = row.finish or "stop", row.log_weight + done.log_weight
             self._note(round, row, done.row, done.path, taken)
             self._close(row)
 
@@ -273,7 +301,7 @@ class Engine:
     def _note(self, round: Round, row: Row, index: int, path: list[int], taken: list[int]) -> None:
         forest = round.forest
         parent = forest.shape.parent[0 if forest.shape.shared else index].tolist()
-        row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken))
+        row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken, self._asked))
         if (self._request.logprobs or self._parts.logprobs) and self._text.blank is None:
             row.logprobs += logprobs(round.answers["target"], index, [0, *path], taken)
 
@@ -300,7 +328,7 @@ class Engine:
             return
         alive = [index for index, row in enumerate(self._rows) if row.finish is None]
         for row in self._rows:
-            if row.finish is not None and row.kept:
+            if row.finish is not None:
                 self._close(row)
         holes = [index for index in range(len(alive)) if self._rows[index].finish is not None]
         order = list(range(len(alive)))
@@ -317,8 +345,7 @@ class Engine:
         ended = {row.prompt for row in self._rows if row.finish is not None and row.kept}
         for prompt in ended | {self._rows[done.row].prompt for done in verdict.completed}:
             own = [row for row in self._rows if row.prompt == prompt]
-            finished = [row for key, row in self.finished.items() if key[0] == prompt]
-            finished += [row for row in own if row.finish is not None and row.kept]
+            finished = [*self._ended[prompt], *(row for row in own if row.finish is not None and row.kept)]
             running = [row for row in own if row.finish is None]
             waiting = sum(key[0] == prompt for key in self._waiting)
             if selector.enough([row.to_candidate() for row in finished], len(running) + waiting):
@@ -349,12 +376,15 @@ class Engine:
             self._close(row)
 
     def _close(self, row: Row) -> None:
+        now = self._run.clock()
         trace = Trace(
-            calls=self._calls[row.first_call :], steps=row.steps, new_tokens=len(row.tokens),
-            seconds=self._run.clock() - row.started,
+            calls=self._calls[row.first_call :], steps=row.steps, new_tokens=len(row.tokens), seconds=now - row.started,
             cache_bytes=sum(session.cache_bytes() for session in self._sessions.values()),
         )  # fmt: skip
-        if row.sample < self._candidates:
+        if row.sample < self._slots:
             self._memories.forget(row.key)
-        self.finished[row.key] = row
-        self.traces[row.key] = trace
+        first = self._spans[row.prompt][0] if row.prompt in self._spans else row
+        self._spans[row.prompt] = min(first, row, key=lambda row: row.first_call), len(self._calls), now
+        if row.kept:
+            self._ended[row.prompt].append(row)
+            self.finished[row.key], self.traces[row.key] = row, trace

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from treewright.core.request import Request
@@ -15,7 +16,7 @@ from treewright.engine.detokenize import Decode, TextStream, continuation_text
 class Row:
     """One continuation in the making. `prompt` and `sample` say whose; they are its key of randomness and stay with the
     slot when a row is forked into it. `fresh`: the tokens that became text this round. `kept` False: the row was given up and
-    leaves nothing behind."""
+    leaves nothing behind. `slot`: of a completed hypothesis, the slot it left."""
 
     prompt: int
     sample: int
@@ -29,6 +30,7 @@ class Row:
     started: float = 0.0
     fresh: list[int] = field(default_factory=list)
     kept: bool = True
+    slot: int | None = None
 
     @property
     def key(self) -> tuple[int, int]:
@@ -38,12 +40,21 @@ class Row:
         """This slot continuing the history of another row (a fork)."""
         return Row(
             self.prompt, self.sample, other.stream and other.stream.fork(), list(other.tokens), list(other.logprobs),
-            list(other.steps), other.log_weight, other.finish, other.first_call, other.started,
+            list(other.steps), other.log_weight, other.finish, other.first_call, other.started, slot=self.slot,
         )  # fmt: skip
 
     def give_up(self) -> None:
         """Ends the row; it is no candidate."""
         self.finish, self.kept = self.finish or "cancelled", False
+
+    def would_end(self, tokens: Sequence[int], request: Request) -> bool:
+        """Whether these tokens would end the row at an end id or a stop string; the row stays as it is."""
+        ends, stream = request.ends, self.stream and self.stream.fork()
+        for count, token in enumerate(tokens, start=len(self.tokens) + 1):
+            enough = count >= request.min_new_tokens
+            if (enough and token in ends) or (stream is not None and stream.push(token, enough)):
+                return True
+        return False
 
     def accept(self, tokens: list[int], request: Request, room: int) -> list[int]:
         """Takes offered tokens until one of them ends the row; `room` is how many may still come. Returns those taken."""
@@ -74,7 +85,8 @@ class Row:
         return continuation_text(decode, request.prompts[self.prompt], self.tokens[:-1] if ended_by_id else self.tokens)
 
     def to_candidate(self, text: str = "") -> Candidate:
-        return Candidate(self.sample, self.tokens, text, self.finish or "cancelled", self.log_weight, sum(self.logprobs))
+        slot = self.sample if self.slot is None else self.slot
+        return Candidate(self.sample, self.tokens, text, self.finish or "cancelled", self.log_weight, sum(self.logprobs), slot)
 
     def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
         return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)

@@ -20,7 +20,7 @@ import numpy as np
 
 from treewright.core.randomness import ACCEPT, Keyed, Randomness
 from treewright.core.request import Request
-from treewright.core.roles import Parts
+from treewright.core.roles import Candidate, Parts
 from treewright.core.session import Model
 from treewright.core.trace import Step
 from treewright.engine.loop import Engine, Run
@@ -84,6 +84,11 @@ class Outcomes:
         pieces = [(1, 0.0, probability), (0, probability, 1.0)]
         return bool(self._choose((position, ACCEPT, trial), pieces))
 
+    def uniform(self, row: Hashable, position: int, stream: int, trial: int = 0) -> float:
+        if row != self._row:
+            return self._elsewhere.uniform(row, position, stream, trial)
+        raise LawBroken(f"continuous noise was asked for at position {position}; its outcomes cannot be enumerated")
+
     def _choose(self, question: tuple[Hashable, ...], pieces: list[Piece]) -> int:
         low, high = self._known.get(question, (0.0, 1.0))
         within = [(answer, max(low, start), min(high, end)) for answer, start, end in pieces]
@@ -138,6 +143,18 @@ class Case:
         for _ in engine.run():
             pass
         return [tuple(engine.finished[row, 0].tokens) for row in range(len(self.request.prompts))]
+
+    def answers(self, randomness: Randomness) -> list[list[Candidate]]:
+        """One run of all prompts: what each is answered with, in the order of the method's selector where it has one."""
+        engine, found = self._open(randomness, copy.deepcopy(dict(self.memories))), []
+        for _ in engine.run():
+            pass
+        for prompt in range(len(self.request.prompts)):
+            ended = [row.to_candidate() for row in engine.ended(prompt)]
+            if engine.selector is not None:
+                ended = [ended[index] for index in engine.selector.select("", ended, {})]
+            found.append(ended[: self.request.samples])
+        return found
 
     def _open(self, randomness: Randomness, memories: dict[Any, Any]) -> Engine:
         return self.engine(Run(self.request, self.models, self.make_parts(), randomness, memories, columns=self.columns))
