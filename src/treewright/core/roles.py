@@ -220,7 +220,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A finished continuation, as selection sees it: `sample` in the order of the slots, completions after them.
+    """An ended continuation, as selection sees it: `sample` in the order of the slots, completions after them.
     logprob: the sum of the target's own log-probabilities of its tokens, where the part asked for them, else 0."""
 
     sample: int
@@ -229,6 +229,12 @@ class Candidate:
     finish_reason: FinishReason
     log_weight: float = 0.0
     logprob: float = 0.0
+
+    @property
+    def finished(self) -> bool:
+        """Whether the continuation is whole: the model or a stop ended it, or it has all the tokens that were asked for. What a
+        spent budget, a cancellation or a dead end cut off is not, and is chosen only where nothing else is there."""
+        return self.finish_reason in ("stop", "length")
 
 
 class Scorer(Protocol):
@@ -239,11 +245,13 @@ class Scorer(Protocol):
 
 
 class Selector(Protocol):
-    """Chooses among the finished continuations of one prompt. Costs no call of the target."""
+    """Chooses among the ended continuations of one prompt. Costs no call of the target."""
 
-    def enough(self, finished: Sequence[Candidate], running: int) -> bool:
-        """Asked whenever a continuation has ended: True ends the `running` others, which are then no candidates. The
-        candidates' texts are empty here."""
+    def enough(self, ended: Sequence[Candidate], running: int) -> bool:
+        """Asked about each row that goes on: True gives it up, and it is no candidate. Time is counted in tokens: `ended` are the
+        continuations with no more tokens than the row has, and all completions; `running` are the others, the row itself
+        included. So drafts, batching and waiting decide nothing, and where every row gains one token a round this is asked when
+        something ends. As many as the user wants are there already. The candidates' texts are empty here."""
 
     def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
         """Indices of candidates, the best first; those that are left out are not returned to the user. At least one."""
@@ -255,7 +263,8 @@ class Parts:
     `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
     accepted path, as speculation does; a search that chooses among claims does not. `candidates`: rows that a prompt is
     decoded in; the user gets as many of them as were asked for, in the selector's order. `together`: those rows enter at
-    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities."""
+    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `texts`:
+    the selector reads what the candidates spell, so the target needs a tokenizer."""
 
     propose: Proposer | None = None
     verify: Verifier | None = None
@@ -270,6 +279,7 @@ class Parts:
     bonus: bool = True
     together: bool = False
     logprobs: bool = False
+    texts: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -287,4 +297,5 @@ class Parts:
             bonus=self.bonus and other.bonus,
             together=self.together or other.together,
             logprobs=self.logprobs or other.logprobs,
+            texts=self.texts or other.texts,
         )

@@ -20,7 +20,7 @@ from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
 from treewright.engine.detokenize import Decode, TextStream
 from treewright.engine.law import PulledLaw, logprobs
-from treewright.engine.rows import Row
+from treewright.engine.rows import Account, Row
 from treewright.ops.warp import probabilities
 
 
@@ -51,7 +51,8 @@ class Run:
 
 
 class Engine:
-    """Decodes one request. `run()` yields after each round; results are in `finished`, by (prompt, sample)."""
+    """Decodes one request. `run()` yields after each round; results are in `finished`, by (prompt, sample), and what all
+    rows of a prompt took, given up ones included, in `accounts`."""
 
     def __init__(self, run: Run) -> None:
         request, parts = run.request, run.parts
@@ -65,6 +66,7 @@ class Engine:
         self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(self._candidates))
         self.finished: dict[tuple[int, int], Row] = {}
         self.traces: dict[tuple[int, int], Trace] = {}
+        self.accounts: dict[int, Account] = {}
         self._started = run.clock()
         self._rounds = 0
         self._steering_models = sorted({name for part in parts.steer for name in part.models})
@@ -295,12 +297,12 @@ class Engine:
                 row.finish = row.finish or "cancelled"
         if spent:
             self._give_up_waiting("budget")
-        self._settle_prompts(verdict)
+        self._settle_prompts()
         if all(row.finish is None for row in self._rows):
             return
         alive = [index for index, row in enumerate(self._rows) if row.finish is None]
         for row in self._rows:
-            if row.finish is not None and row.kept:
+            if row.finish is not None:
                 self._close(row)
         holes = [index for index in range(len(alive)) if self._rows[index].finish is not None]
         order = list(range(len(alive)))
@@ -309,22 +311,30 @@ class Engine:
         self._rows = [self._rows[index] for index in order]
         self._select(order)
 
-    def _settle_prompts(self, verdict: Verdict) -> None:
-        """Asks the selector, for every prompt of which something has ended, whether that is enough."""
-        selector = self._parts.select
-        if selector is None:
-            return
-        ended = {row.prompt for row in self._rows if row.finish is not None and row.kept}
-        for prompt in ended | {self._rows[done.row].prompt for done in verdict.completed}:
+    def _settle_prompts(self) -> None:
+        """Gives up the rows of which the selector says that what has ended is enough."""
+        for prompt in {row.prompt for row in self._rows} if self._parts.select is not None else ():
             own = [row for row in self._rows if row.prompt == prompt]
-            finished = [row for key, row in self.finished.items() if key[0] == prompt]
-            finished += [row for row in own if row.finish is not None and row.kept]
-            running = [row for row in own if row.finish is None]
+            ended = [row for row in own if row.finish is not None and row.kept]
+            ended += [row for key, row in self.finished.items() if key[0] == prompt]
             waiting = sum(key[0] == prompt for key in self._waiting)
-            if selector.enough([row.to_candidate() for row in finished], len(running) + waiting):
-                for row in running:
+            going_on = sum(row.finish is None for row in own) + waiting
+            lengths = {len(row.tokens) for row in own if row.finish is None} | ({0} if waiting else set())
+            over = {length for length in lengths if self._is_enough(ended, going_on, length)}
+            for row in own:
+                if row.finish is None and len(row.tokens) in over:
                     row.give_up()
+            if 0 in over:
                 self._waiting = deque(key for key in self._waiting if key[0] != prompt)
+
+    def _is_enough(self, ended: Sequence[Row], going_on: int, length: int) -> bool:
+        """Whether the selector gives up a row that has `length` tokens. What ended with more is running still in a world where
+        every row gains one token a round. As many as were asked for are always waited for."""
+        before = [row for row in ended if row.sample >= self._candidates or len(row.tokens) <= length]
+        if len(before) < self._request.samples:
+            return False
+        running = going_on + len(ended) - len(before)
+        return self._parts.select.enough([row.to_candidate() for row in before], running)  # type: ignore[union-attr]
 
     def _tell(self, row: Row) -> bool:
         piece = row.stream.release() if row.stream is not None else ""
@@ -349,12 +359,14 @@ class Engine:
             self._close(row)
 
     def _close(self, row: Row) -> None:
-        trace = Trace(
-            calls=self._calls[row.first_call :], steps=row.steps, new_tokens=len(row.tokens),
-            seconds=self._run.clock() - row.started,
+        beside, now = row.sample >= self._candidates, self._run.clock()
+        if not beside:
+            self._memories.forget(row.key)
+        self.accounts.setdefault(row.prompt, Account(row.first_call, row.started)).add(row, self._calls, now, beside)
+        if not row.kept:
+            return
+        self.finished[row.key] = row
+        self.traces[row.key] = Trace(
+            calls=self._calls[row.first_call :], steps=row.steps, new_tokens=len(row.tokens), seconds=now - row.started,
             cache_bytes=sum(session.cache_bytes() for session in self._sessions.values()),
         )  # fmt: skip
-        if row.sample < self._candidates:
-            self._memories.forget(row.key)
-        self.finished[row.key] = row
-        self.traces[row.key] = trace

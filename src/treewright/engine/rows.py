@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from treewright.core.request import Request
 from treewright.core.result import FinishReason, Sample
 from treewright.core.roles import Candidate
-from treewright.core.trace import Step
+from treewright.core.trace import Call, Step
 from treewright.engine.detokenize import Decode, TextStream, continuation_text
 
 
@@ -78,3 +78,24 @@ class Row:
 
     def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
         return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)
+
+
+@dataclass(slots=True)
+class Account:
+    """What the rows of one prompt took together, from the entry of the first to the end of the last. tokens: those that the
+    rows held when they ended, of rows that were given up too; what a hypothesis that ended beside its row holds is the row's.
+    given_up: rows that began and leave nothing behind."""
+
+    first_call: int
+    started: float
+    calls: list[Call] = field(default_factory=list)
+    seconds: float = 0.0
+    tokens: int = 0
+    given_up: int = 0
+
+    def add(self, row: Row, calls: list[Call], now: float, beside: bool) -> None:
+        """Enters a row that has ended by now, `beside` another one or not; `calls` are those of the run so far."""
+        self.first_call, self.started = min(self.first_call, row.first_call), min(self.started, row.started)
+        self.calls, self.seconds = calls[self.first_call :], now - self.started
+        self.given_up += not row.kept
+        self.tokens += 0 if beside else len(row.tokens)
