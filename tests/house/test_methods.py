@@ -51,6 +51,8 @@ def test_cards_are_filled_in(method_files):
         assert card.card is None or card.card >= 0, card.name
         assert card.roles and set(card.roles) <= ROLES, card.name
         assert set(card.needs) <= NEEDS, card.name
+        options = {option.name for option in card.options}
+        assert options >= {option for scorer in card.scorers for option, _ in scorer.when}, card.name
         assert len(set(card.aliases)) == len(card.aliases), card.name
     assert set(FIELDS) >= {"title", "claims", "needs", "roles"}
 
@@ -66,7 +68,10 @@ def test_no_two_methods_share_a_name_a_card_or_an_alias(method_files):
 
 def test_every_claim_is_a_law(method_files, sources):
     laws = next(source for source in sources if source.name == "treewright.testing.laws")
-    known = {node.name for node in laws.tree.body if isinstance(node, ast.FunctionDef) and not node.name.startswith("_")}
+    known = next(
+        set(ast.literal_eval(node.value)) for node in laws.tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name) and node.targets[0].id == "__all__"
+    )  # fmt: skip
     for card in cards(method_files):
         assert card.claims, card.name
         assert set(card.claims) <= known, card.name
@@ -99,7 +104,7 @@ def test_roles_of_the_card_are_the_seats_that_are_taken(name):
     found = entries()[name]
     module = found.load()
     parts = module.parts(module.Config())
-    taken = {"propose": parts.propose, "verify": parts.verify, "control": parts.control}
+    taken = {"propose": parts.propose, "verify": parts.verify, "control": parts.control, "select": parts.select}
     seats = {seat for seat, part in taken.items() if part is not None}
     seats |= {seat for seat in ("observe", "steer", "constrain") if getattr(parts, seat)}
     assert seats == set(found.card.roles)

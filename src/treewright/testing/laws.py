@@ -26,10 +26,11 @@ from treewright.testing.drafters import LAWS, TreeDrafter
 from treewright.testing.enumerate import Case, exact_law, total_variation
 from treewright.testing.reports import CaseReport, Coverage, LawBroken, LawReport
 from treewright.testing.scoring import tree_scoring
+from treewright.testing.selection import selects
 
 __all__ = [
     "Case", "LawBroken", "LawReport", "composable", "exact_law", "exact_verifier", "follows_plain", "lossless", "plain_law",
-    "total_variation", "tree_scoring",
+    "selects", "total_variation", "tree_scoring",
 ]  # fmt: skip
 
 TOLERANCE = 1e-9
