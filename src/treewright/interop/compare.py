@@ -94,8 +94,11 @@ def compare(
     Cost: (repeats + 1) decodings of each, and two more of plain where tokens differ in a 16-bit dtype.
     """
     _check(methods, against, options or {}, repeats)
-    task = _task(model, prompt, models or {}, options or {}, max_new_tokens, temperature, seed, ignore_eos)
     names = list(dict.fromkeys([PLAIN, *methods]))
+    judges = {role for name in names for role in Recipe.of(name, (options or {}).get(name)).scorers()}
+    given = (models or {}).items()
+    loaded = {role: other if role in judges or isinstance(other, Loaded) else load(other) for role, other in given}
+    task = _task(model, prompt, loaded, options or {}, max_new_tokens, temperature, seed, ignore_eos)
     used = {role for name in names for role in _roles(name, task.options)}
     used |= {"draft"} if "transformers:assisted" in against else set()
     unused = sorted(set(task.models) - used)
@@ -128,11 +131,9 @@ def _task(
     max_new_tokens: int, temperature: float, seed: int, ignore_eos: bool,
 ) -> _Task:  # fmt: skip
     target = model if isinstance(model, Loaded) else load(model)
-    judges = {role for name, chosen in options.items() for role in Recipe.of(name, chosen).scorers()}
-    others = {role: other if role in judges or isinstance(other, Loaded) else load(other) for role, other in models.items()}
     settings = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature)}
     ids = prepare(target, [prompt], PLAIN, None, None, settings).request.prompts[0]
-    return _Task(target, ids, others, options, max_new_tokens, temperature, seed, ignore_eos)
+    return _Task(target, ids, dict(models), options, max_new_tokens, temperature, seed, ignore_eos)
 
 
 def _method(task: _Task, name: str) -> Callable[[], _Run]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import zlib
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, get_args
 
@@ -29,7 +29,7 @@ TOLERANCE = 1e-9
 SAMPLES = 2
 """Candidates whose joint law is enumerated."""
 
-SEEDS = 16
+SEEDS = 12
 LONG = Setting("keyed", Sampling(1.0), tokens=8, vocabulary=4, stop_ids=(3,), fenced=False)
 
 
@@ -125,21 +125,34 @@ def _run(case: Case, parts: Parts, randomness: Randomness, rows: int = 64) -> En
     return engine
 
 
-def _candidates(method: str, make: Callable[[], Parts], roles: tuple[str, ...], setting: Setting, seed: int) -> CaseReport:
-    """The joint law of the first candidates of one prompt against the product of plain laws."""
-    case = Bench(make, roles).case(replace(setting, tokens=2), seed)
-    outcomes, coverage, more = Outcomes(case.row, case.elsewhere), Coverage(), True
-    law: dict[Any, float] = {}
+def joint_outcomes(case: Case, patient: bool = True) -> Iterator[tuple[Engine, float]]:
+    """Every outcome of the first two candidates of the case's prompt together: the engine when all is over, and the probability.
+    patient: no row is given up. Cost: one run for each outcome."""
+    outcomes, more = Outcomes(case.row, case.elsewhere), True
     while more:
         outcomes.begin()
         parts = case.make_parts()
-        patient = replace(parts, select=_Patient(parts.select), candidates=SAMPLES)  # type: ignore[arg-type]
-        engine = _run(case, patient, _Together(case.row, outcomes, case.elsewhere))
-        rows = [engine.finished[case.row, sample] for sample in range(SAMPLES)]
-        texts = tuple(tuple(row.tokens) for row in rows)
-        law[texts] = law.get(texts, 0.0) + outcomes.probability
-        coverage.add(rows[0].steps)
+        selector: Any = _Patient(parts.select) if patient and parts.select is not None else parts.select
+        engine = _run(case, replace(parts, select=selector, candidates=SAMPLES), _Together(case.row, outcomes, case.elsewhere))
+        yield engine, outcomes.probability
         more = outcomes.advance()
+
+
+def pool_of(case: Case, engine: Engine, prompt: int) -> list[Candidate]:
+    """The candidates of one prompt that a run has left."""
+    rows = [row for _, row in sorted(engine.finished.items()) if row.prompt == prompt]
+    return [row.to_candidate(row.spell(spell, case.request)) for row in rows]
+
+
+def _candidates(method: str, make: Callable[[], Parts], roles: tuple[str, ...], setting: Setting, seed: int) -> CaseReport:
+    """The joint law of the first candidates of one prompt against the product of plain laws."""
+    case = Bench(make, roles).case(replace(setting, tokens=2), seed)
+    coverage = Coverage()
+    law: dict[Any, float] = {}
+    for engine, probability in joint_outcomes(case):
+        texts = tuple(tuple(engine.finished[case.row, sample].tokens) for sample in range(SAMPLES))
+        law[texts] = law.get(texts, 0.0) + probability
+        coverage.add(engine.finished[case.row, 0].steps)
     alone = plain_law(case)
     pairs = itertools.product(alone.items(), repeat=SAMPLES)
     expected: dict[Any, float] = {(one, other): p * q for (one, p), (other, q) in pairs}
@@ -169,15 +182,7 @@ class _Choice:
         return [self._first(parts, pool) for pool in self._collect(engine)]
 
     def _collect(self, engine: Engine) -> list[list[Candidate]]:
-        prompts = self._case.request.prompts
-        return [
-            [
-                row.to_candidate(row.spell(spell, self._case.request))
-                for key, row in sorted(engine.finished.items())
-                if key[0] == p
-            ]
-            for p in range(len(prompts))
-        ]
+        return [pool_of(self._case, engine, prompt) for prompt in range(len(self._case.request.prompts))]
 
     def _first(self, parts: Parts, pool: Sequence[Candidate]) -> tuple[int, ...]:
         return tuple(pool[self._order(parts, pool)[0]].tokens)

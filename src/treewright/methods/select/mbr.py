@@ -123,7 +123,7 @@ class MinimumBayesRisk(AllEnd):
         expected: dict[str, float] = {}
         for one in candidates:
             if one.text not in expected:
-                # The exactly rounded sum does not depend on the order, so candidates that are alike stay tied.
+                # An exactly rounded sum does not depend on the order, so a tie stays one.
                 expected[one.text] = math.fsum(weight * self._utility(one.text, text) for text, weight in weights.items())
         return ranked(candidates, [expected[one.text] for one in candidates])
 
@@ -131,10 +131,10 @@ class MinimumBayesRisk(AllEnd):
         """The weight of each different text among the references."""
         indices = whole(candidates)
         uniform = dict.fromkeys(indices, 1 / len(indices))
-        weights: dict[str, float] = {}
+        shares: dict[str, list[float]] = {}
         for index, weight in (probability_weights(candidates, indices) if self._by_probability else uniform).items():
-            weights[candidates[index].text] = weights.get(candidates[index].text, 0.0) + weight
-        return weights
+            shares.setdefault(candidates[index].text, []).append(weight)
+        return {text: math.fsum(given) for text, given in shares.items()}
 
 
 def parts(config: Config) -> Parts:

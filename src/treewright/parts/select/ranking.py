@@ -26,10 +26,12 @@ def ranked(candidates: Sequence[Candidate], scores: Sequence[float]) -> list[int
 
 
 def probability_weights(candidates: Sequence[Candidate], indices: Sequence[int], per_token: bool = False) -> Mapping[int, float]:
-    """The share of each of these candidates in their probability under the model, repeated token sequences counted once: {index:
-    weight}, sum 1. per_token: of their probability per token, the geometric mean, instead."""
-    first = {tuple(candidates[index].tokens): index for index in reversed(indices)}
-    logs = {i: candidates[i].logprob / max(1, len(candidates[i].tokens) if per_token else 1) for i in sorted(first.values())}
+    """The share of each of these candidates in their probability under the model: {index: weight}, sum 1. A token sequence that
+    was drawn several times counts once, for its lowest sample; the others weigh 0. per_token: of their probability per token,
+    the geometric mean, instead."""
+    by_sample = sorted(indices, key=lambda index: -candidates[index].sample)
+    first = set({tuple(candidates[index].tokens): index for index in by_sample}.values())
+    logs = {i: candidates[i].logprob / max(1, len(candidates[i].tokens) if per_token else 1) for i in first}
     largest = max(logs.values())
     total = math.fsum(math.exp(value - largest) for value in logs.values())
-    return {index: math.exp(value - largest) / total for index, value in logs.items()}
+    return {index: math.exp(logs[index] - largest) / total if index in first else 0.0 for index in indices}

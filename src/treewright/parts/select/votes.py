@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
@@ -46,12 +47,13 @@ def elect(
     voters: {index: weight} of those who vote. Answers with as many votes stand in the order of their lowest sample. Within an
     answer voters come first, then finished candidates, then larger merit, then the lowest sample.
     """
-    votes: dict[str, float] = {}
+    given: dict[str, list[float]] = {}
     first: dict[str, int] = {}
     for index, answer in enumerate(answers):
         if answer is not None:
-            votes[answer] = votes.get(answer, 0.0) + voters.get(index, 0.0)
+            given.setdefault(answer, []).append(voters.get(index, 0.0))
             first[answer] = min(first.get(answer, candidates[index].sample), candidates[index].sample)
+    votes = {answer: math.fsum(weights) for answer, weights in given.items()}
 
     def place(index: int) -> tuple[float, ...]:
         answer, one = answers[index], candidates[index]
