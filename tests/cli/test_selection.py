@@ -138,6 +138,11 @@ def test_compare_refuses_before_anything_runs(refused, model):
     assert "temperature is 0" in refused(*line)
 
 
+def test_transformers_generate_has_no_place_for_it():
+    with pytest.raises(tw.TreewrightError, match="'mbr' chooses among finished texts"):
+        tw.hf.custom_generate("token_recycling+mbr")
+
+
 def test_show_says_when_a_judge_is_needed(run):
     assert "reward (where by is 'reward')" in run("show", "best_of_n").out
     assert json.loads(run("show", "best_of_n", "--json").out)["scorers"] == [{"role": "reward", "when": [["by", "reward"]]}]
