@@ -9,7 +9,8 @@ __version__ = "0.1.0"
 
 # Where each public name lives; imported on first use, so that `import treewright` costs nothing.
 _HOMES = {
-    "generate": "api", "stream": "api", "load": "models.loading", "Budget": "core.request", "Result": "core.result",
+    "generate": "api", "stream": "api", "load": "models.loading", "load_reward": "models.rewards",
+    "Budget": "core.request", "Result": "core.result",
     "Trace": "core.trace", "Recipe": "core.recipe", "Card": "core.card", "TreewrightError": "core.errors",
     "find": "core.registry", "methods": "core.registry", "compare": "interop.compare", "hf": "interop.hf",
     "laws": "testing.laws",

@@ -51,6 +51,8 @@ def test_cards_are_filled_in(method_files):
         assert card.card is None or card.card >= 0, card.name
         assert card.roles and set(card.roles) <= ROLES, card.name
         assert set(card.needs) <= NEEDS, card.name
+        options = {option.name for option in card.options}
+        assert options >= {option for scorer in card.scorers for option, _ in scorer.when}, card.name
         assert len(set(card.aliases)) == len(card.aliases), card.name
     assert set(FIELDS) >= {"title", "claims", "needs", "roles"}
 

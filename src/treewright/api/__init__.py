@@ -5,5 +5,8 @@ from treewright.api.job import CPU_COLUMNS, Job, build_parts
 from treewright.api.prepare import prepare
 from treewright.api.prompts import Prompt
 from treewright.models.loading import Loaded, load
+from treewright.models.rewards import load_reward
 
-__all__ = ["CPU_COLUMNS", "Job", "Loaded", "Prompt", "Streamer", "build_parts", "generate", "load", "prepare", "stream"]
+__all__ = [
+    "CPU_COLUMNS", "Job", "Loaded", "Prompt", "Streamer", "build_parts", "generate", "load", "load_reward", "prepare", "stream",
+]  # fmt: skip

@@ -44,16 +44,30 @@ class Job:
         if self.matchers:
             masks = GrammarMasks(self.matchers, self.target.eos_ids, self.target.protocol.capabilities.vocabulary)
             parts = parts.join(Parts(constrain=(masks,)))
-        if parts.select is not None and self.request.samples > parts.candidates:
+        return parts
+
+    def check(self) -> Parts:
+        """Fresh roles, once it is sure that they can choose what the request asks for. Raises InputError."""
+        parts, request = self.parts(), self.request
+        if parts.select is None:
+            return parts
+        if request.samples > parts.candidates:
             raise InputError(
-                f"n is {self.request.samples} and {self.recipe} chooses among {parts.candidates} candidates; "
+                f"n is {request.samples} and {self.recipe} chooses among {parts.candidates} candidates; "
                 f"ask for at most {parts.candidates}, or raise the method's own number"
             )
+        if request.sampling.greedy and parts.candidates > 1 and not (parts.together or parts.slots):
+            raise InputError(
+                f"temperature is 0 and {self.recipe} chooses among {parts.candidates} candidates, which would all be the same "
+                "text; give a temperature > 0"
+            )
+        if parts.texts and self.target.tokenizer is None:
+            raise InputError(f"{self.recipe} compares texts but model '{self.target.name}' has no tokenizer; give one to load()")
         return parts
 
     def engine(self, listener: Listener | None = None, extra: Parts | None = None) -> Engine:
         """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""
-        parts = self.parts()
+        parts = self.check()
         parts = parts if extra is None else parts.join(extra)
         columns = CPU_COLUMNS if _on_cpu(self.target) else None
         heard = listener if parts.select is None else None
@@ -79,14 +93,21 @@ class Job:
         return results
 
     def _result(self, engine: Engine, prompt: int) -> Result:
-        rows = engine.ended(prompt)
+        rows = engine.ledger.ended(prompt)
+        notes = {}
         if engine.selector is not None:
             candidates = [row.to_candidate(self._text(row)) for row in rows]
-            order = engine.selector.select(self._spell(prompt), candidates, self.scorers)
-            rows = [rows[index] for index in order]
+            rows = [rows[index] for index in engine.selector.select(self._spell(prompt), candidates, self.scorers)]
+            account = engine.ledger.accounts[prompt]
+            notes["selection"] = {
+                "candidates": len(candidates), "order": [row.sample for row in rows], "given_up": account.given_up,
+                "tokens": account.tokens,
+            }  # fmt: skip
         samples = [row.to_sample(self._text(row), self.request.logprobs) for row in rows[: self.request.samples]]
-        trace = engine.traces[rows[0].key] if engine.selector is None else engine.account(rows[0])
+        trace = engine.traces[rows[0].key]
         trace.recipe = self.recipe.to_json()
+        if notes:
+            trace.calls, trace.seconds, trace.notes = account.calls, account.seconds, notes
         first = samples[0]
         return Result(first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace)
 

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from treewright.api.job import Job
 from treewright.api.prompts import Prompt, check_context, encode
+from treewright.api.scorers import scorers_of
 from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, ConstraintError, InputError
 from treewright.core.grammar import Grammar
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entries
 from treewright.core.request import Request
-from treewright.core.roles import Scorer
 from treewright.models.loading import Loaded, load
 from treewright.parts.constrain.grammar import compile_grammar, vocabulary_of
 
@@ -28,8 +28,10 @@ def prepare(
     cards = recipe.cards()
     target = model if isinstance(model, Loaded) else load(model)
     _check_needs(target, cards)
-    scorers = {role: scorer for role, scorer in (models or {}).items() if any(role in card.scorers for card in cards)}
-    others = _check_models(target, cards, {role: other for role, other in (models or {}).items() if role not in scorers})
+    wanted = recipe.scorers()
+    judges = {role: judge for role, judge in (models or {}).items() if role in wanted}
+    others = _check_models(target, cards, {role: other for role, other in (models or {}).items() if role not in wanted})
+    scorers = scorers_of(target, wanted, judges)
     ids = tuple(encode(target, prompt, index) for index, prompt in enumerate(prompts))
     check_context(target, ids)
     if settings.get("stop") and target.tokenizer is None:
@@ -38,7 +40,7 @@ def prepare(
     constraints = _constraints(fields.pop("constraint", None), len(ids))
     request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
-    return Job(target, recipe, request, protocols, _compile(target, request), _check_scorers(target, cards, scorers))
+    return Job(target, recipe, request, protocols, _compile(target, request), scorers)
 
 
 def _compile(target: Loaded, request: Request) -> list[Any]:
@@ -84,9 +86,10 @@ def _check_models(target: Loaded, cards: Sequence[Card], models: Mapping[str, An
             )
     unused = sorted(set(models) - set(needed))
     if unused:
+        used = [*needed, *(str(scorer) for card in cards for scorer in card.scorers)]
         raise InputError(
             f"no method in {'+'.join(card.name for card in cards)} uses a model for the role '{unused[0]}'; "
-            f"roles used: {', '.join(needed) or 'none'}"
+            f"roles used: {', '.join(used) or 'none'}"
         )
     others = {role: other if isinstance(other, Loaded) else load(other) for role, other in models.items()}
     for role, other in others.items():
@@ -97,30 +100,3 @@ def _check_models(target: Loaded, cards: Sequence[Card], models: Mapping[str, An
                 f"'{target.name}' one of {ours}; give a model with the target's tokenizer"
             )
     return others
-
-
-def _check_scorers(target: Loaded, cards: Sequence[Card], scorers: Mapping[str, Any]) -> dict[str, Scorer]:
-    needed = {role: card.name for card in cards for role in card.scorers}
-    for role, method in needed.items():
-        if role not in scorers:
-            raise InputError(
-                f"method '{method}' needs a judge for the role '{role}'; give models={{'{role}': f}}, where f(prompt, text) "
-                "is a number"
-            )
-        if target.tokenizer is None:
-            raise InputError(f"the role '{role}' judges texts but model '{target.name}' has no tokenizer; give one to load()")
-        if not callable(scorers[role]):
-            raise InputError(
-                f"the role '{role}' is a {type(scorers[role]).__name__}; give a function of a prompt and a continuation"
-            )
-    return {role: _Function(scorers[role]) for role in needed}
-
-
-class _Function:
-    """A function of the user's as a `Scorer`."""
-
-    def __init__(self, function: Callable[[str, str], float]) -> None:
-        self._function = function
-
-    def score(self, prompt: str, texts: Sequence[str]) -> list[float]:
-        return [float(self._function(prompt, text)) for text in texts]

@@ -58,7 +58,7 @@ class Batches:
         already = len(self._output.done)
         jobs: list[tuple[range, Job]] = []
         if already < len(self._rows):
-            target, others = load_models(*self._loading)
+            target, others = load_models(*self._loading, scorers=self._recipe.scorers())
             jobs = self._jobs(target, others)
         calls, tokens, begin = 0, 0, time.perf_counter()
         with self._progress(console) as progress:
@@ -101,9 +101,7 @@ class Batches:
 
     def _jobs(self, target: Loaded, others: dict[str, Loaded]) -> list[tuple[range, Job]]:
         """The batches that have something left to do, checked."""
-        from treewright.api import build_parts
-
-        build_parts(self._prepare(target, others, [InputRow(0, (0,), {})], 0).recipe)
+        self._prepare(target, others, [InputRow(0, (0,), {})], 0).check()
         jobs = []
         for number, begin in enumerate(range(0, len(self._rows), self._size)):
             rows = range(begin, min(begin + self._size, len(self._rows)))

@@ -29,6 +29,7 @@ def entry(card: Card) -> str:
         ("seats in the round", ", ".join(card.roles)),
         ("the target must have", ", ".join(card.needs)),
         ("further models", ", ".join(f"`{role}`" for role in card.models)),
+        ("judges of text", ", ".join(str(scorer) for scorer in card.scorers)),
         ("claims", ", ".join(card.claims)),
     ]
     lines = [f"### `{card.name}`", "", card.summary, ""]

@@ -38,7 +38,8 @@ def command(
         check_folder("--plot", plot)
         canvas.check(plot)
     prompt = read_prompt(prompt)
-    target, models = load_models(model, option.pairs("--with", others), dtype, device, compiled)
+    scorers = {role for name in names for role in Recipe.of(name, options[name]).scorers()}
+    target, models = load_models(model, option.pairs("--with", others), dtype, device, compiled, scorers=scorers)
     from treewright.interop.compare import compare
 
     rows = compare(

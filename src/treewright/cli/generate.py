@@ -75,7 +75,7 @@ class _Printer:
 
 
 def _one(prompt: str, recipe: Recipe, settings: dict[str, Any], loading: tuple[Any, ...], destination: Destination) -> None:
-    target, others = load_models(*loading)
+    target, others = load_models(*loading, scorers=recipe.scorers())
     from treewright.api import prepare
 
     job = prepare(target, [prompt], "+".join(recipe.methods), _method_options(recipe), others, settings)
@@ -92,7 +92,7 @@ def _one(prompt: str, recipe: Recipe, settings: dict[str, Any], loading: tuple[A
             for s in result.samples
         ]  # fmt: skip
         head = {"prompt": prompt, "model": target.name, **recipe.to_json()}
-        print_json({**head, **samples[0], **account, "samples": samples})
+        print_json({**head, **samples[0], **account, "samples": samples, **trace.notes})
     elif not live:
         _print_samples([sample.text for sample in result.samples])
     if destination.trace is not None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from treewright.api import Loaded
@@ -18,11 +18,18 @@ def quiet() -> None:
 
 
 def load_models(
-    model: str, others: Mapping[str, str], dtype: str | None = None, device: str | None = None, compiled: bool = False
-) -> tuple[Loaded, dict[str, Loaded]]:
-    """The target and the further models by role, all of one dtype and on one device. Raises ModelError."""
+    model: str, others: Mapping[str, str], dtype: str | None = None, device: str | None = None, compiled: bool = False,
+    *, scorers: Collection[str] = (),
+) -> tuple[Loaded, dict[str, Any]]:  # fmt: skip
+    """The target and the further models by role, all of one dtype and on one device; those of the roles `scorers` are reward
+    models. Raises ModelError."""
     quiet()
-    from treewright.api import load
+    from treewright.api import load, load_reward
+
+    def further(role: str, name: str) -> Any:
+        if role in scorers:
+            return load_reward(name, dtype=dtype, device=device)
+        return load(name, dtype=dtype, device=device, compile=compiled)
 
     target = load(model, dtype=dtype, device=device, compile=compiled)
-    return target, {role: load(name, dtype=dtype, device=device, compile=compiled) for role, name in others.items()}
+    return target, {role: further(role, name) for role, name in others.items()}

@@ -16,7 +16,7 @@ from treewright.core.grammar import Grammar
 Texts = list[str] | None
 
 ModelName = Annotated[str, typer.Option("--model", help="A bundled name, a transformers id, or a folder.")]
-With = Annotated[Texts, typer.Option("--with", metavar="ROLE=MODEL", help="Such as draft=default-draft; may be repeated.")]
+With = Annotated[Texts, typer.Option("--with", metavar="ROLE=MODEL", help="Such as draft=default-draft, reward=FOLDER[#LABEL].")]
 Set = Annotated[Texts, typer.Option("--set", metavar="[METHOD.]KEY=VALUE", help="Method options; see `treewright show`.")]
 Method = Annotated[str, typer.Option("--method", help="A method's name, or names joined by '+'.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="New tokens at most.")]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,12 +25,25 @@ class Option:
 
 
 @dataclass(frozen=True, slots=True)
+class ScorerRole:
+    """The role of something that judges texts ("reward" ...), and the values of options under which the method asks for it:
+    none where it always does. Written `["reward"]` or `{"reward": {"by": "reward"}}` in a CARD."""
+
+    role: str
+    when: tuple[tuple[str, Any], ...] = ()
+
+    def __str__(self) -> str:
+        conditions = " and ".join(f"{option} is '{value}'" for option, value in self.when)
+        return f"{self.role} (where {conditions})" if conditions else self.role
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
     """What a method says of itself.
 
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
-    it needs beside the target ("draft" ...). scorers: the roles of what judges its texts ("reward" ...). needs:
-    capabilities the target must have. claims: names of laws in `treewright.testing` that hold for it.
+    it needs beside the target ("draft" ...). scorers: what judges its texts, and when. needs: capabilities the target must
+    have. claims: names of laws in `treewright.testing` that hold for it.
     """
 
     name: str
@@ -41,7 +55,7 @@ class Card:
     aliases: tuple[str, ...]
     roles: tuple[str, ...]
     models: tuple[str, ...]
-    scorers: tuple[str, ...]
+    scorers: tuple[ScorerRole, ...]
     needs: tuple[str, ...]
     claims: tuple[str, ...]
     options: tuple[Option, ...]
@@ -50,6 +64,11 @@ class Card:
     @property
     def lossless(self) -> bool:
         return "lossless" in self.claims
+
+    def scorers_under(self, options: Mapping[str, Any]) -> list[str]:
+        """The roles that must be filled by what judges texts when the method runs with these options."""
+        chosen = {option.name: option.default for option in self.options} | dict(options)
+        return [scorer.role for scorer in self.scorers if all(chosen[name] == value for name, value in scorer.when)]
 
 
 def read_card(path: Path, family: str) -> Card:
@@ -66,7 +85,7 @@ def read_card(path: Path, family: str) -> Card:
         found = "no CARD" if literal is None else f"fields {', '.join(sorted(literal))}"
         raise InputError(f"method file {path} has {found}; its literal CARD must have exactly: {', '.join(FIELDS)}")
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
-    lists = ("aliases", "roles", "models", "scorers", "needs", "claims")
+    lists = ("aliases", "roles", "models", "needs", "claims")
     sequences = {name: tuple(literal.get(name, ())) for name in lists}
     return Card(
         name=path.stem,
@@ -76,9 +95,15 @@ def read_card(path: Path, family: str) -> Card:
         link=literal["link"],
         card=literal["card"],
         options=options,
+        scorers=_read_scorers(literal.get("scorers", ())),
         summary=summary,
         **sequences,
     )
+
+
+def _read_scorers(written: Any) -> tuple[ScorerRole, ...]:
+    conditions = written if isinstance(written, dict) else {role: {} for role in written}
+    return tuple(ScorerRole(role, tuple(when.items())) for role, when in conditions.items())
 
 
 def _read_options(node: ast.ClassDef) -> tuple[Option, ...]:

@@ -30,6 +30,10 @@ class Recipe:
     def options_of(self, method: str) -> dict[str, Any]:
         return {name: value for owner, name, value in self.options if owner == method}
 
+    def scorers(self) -> dict[str, str]:
+        """The roles to be filled by what judges texts, each with the method that asks for it."""
+        return {role: card.name for card in self.cards() for role in card.scorers_under(self.options_of(card.name))}
+
     def to_json(self) -> dict[str, Any]:
         return {"method": "+".join(self.methods), "options": {f"{m}.{n}": v for m, n, v in self.options}}
 

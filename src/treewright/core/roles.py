@@ -227,7 +227,7 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A finished continuation, as selection sees it: `sample` in the order of the slots, completions after them. slot: where
+    """An ended continuation, as selection sees it: `sample` in the order of the slots, completions after them. slot: where
     it ended, or the slot that a completion left. logprob: the sum of the target's own log-probabilities of its tokens, where
     the part asked for them, else 0."""
 
@@ -239,6 +239,12 @@ class Candidate:
     logprob: float = 0.0
     slot: int = 0
 
+    @property
+    def finished(self) -> bool:
+        """Whether the continuation is whole: the model or a stop ended it, or it has all the tokens that were asked for. What a
+        spent budget, a cancellation or a dead end cut off is not, and is chosen only where nothing else is there."""
+        return self.finish_reason in ("stop", "length")
+
 
 class Scorer(Protocol):
     """Judges texts: a reward model, a verifier, a function of the user's."""
@@ -248,11 +254,13 @@ class Scorer(Protocol):
 
 
 class Selector(Protocol):
-    """Chooses among the finished continuations of one prompt. Costs no call of the target."""
+    """Chooses among the ended continuations of one prompt. Costs no call of the target."""
 
-    def enough(self, finished: Sequence[Candidate], running: int) -> bool:
-        """Asked whenever a continuation has ended: True ends the `running` others, which are then no candidates. The
-        candidates' texts are empty here."""
+    def enough(self, ended: Sequence[Candidate], running: int) -> bool:
+        """Asked about each row that goes on: True gives it up, and it is no candidate. Time is counted in tokens: `ended` are the
+        continuations with no more tokens than the row has, and all completions; `running` are the others, the row itself
+        included. So drafts, batching and waiting decide nothing, and where every row gains one token a round this is asked when
+        something ends. As many as the user wants are there already. The candidates' texts are empty here."""
 
     def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
         """Indices of candidates, the best first; those that are left out are not returned to the user. At least one."""
@@ -265,8 +273,9 @@ class Parts:
     accepted path, as speculation does; a search that chooses among claims does not. `candidates`: the most continuations of
     a prompt that a user may ask for; they come in the selector's order. `slots`: rows that a prompt is decoded in, where
     they are not as many as its candidates (0: they are). `together`: those rows enter at once and see each other, as beams
-    and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `claims_per_token`: further columns for each
-    new token a row may have, for searches that keep all they asked alive within a round; no limit of the machine lowers them.
+    and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `texts`: the selector reads what the
+    candidates spell, so the target needs a tokenizer. `claims_per_token`: further columns for each new token a row may have,
+    for searches that keep all they asked alive within a round; no limit of the machine lowers them.
     """
 
     propose: Proposer | None = None
@@ -284,6 +293,7 @@ class Parts:
     bonus: bool = True
     together: bool = False
     logprobs: bool = False
+    texts: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -303,4 +313,5 @@ class Parts:
             bonus=self.bonus and other.bonus,
             together=self.together or other.together,
             logprobs=self.logprobs or other.logprobs,
+            texts=self.texts or other.texts,
         )

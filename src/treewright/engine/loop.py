@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict, deque
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -20,6 +20,7 @@ from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
 from treewright.engine.detokenize import Decode, TextStream
 from treewright.engine.law import PulledLaw, logprobs
+from treewright.engine.ledger import Ledger
 from treewright.engine.rows import Row
 from treewright.ops.warp import probabilities
 
@@ -51,7 +52,8 @@ class Run:
 
 
 class Engine:
-    """Decodes one request. `run()` yields after each round; results are in `finished`, by (prompt, sample)."""
+    """Decodes one request. `run()` yields after each round; results are in `finished`, by (prompt, sample), and what all
+    rows of a prompt took, given up ones included, in `ledger.accounts`."""
 
     def __init__(self, run: Run) -> None:
         request, parts = run.request, run.parts
@@ -61,12 +63,9 @@ class Engine:
         self._calls: list[Call] = []
         self._target_calls = 0
         self._rows: list[Row] = []
-        self._slots = parts.slots or max(request.samples, parts.candidates)
-        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(self._slots))
-        self.finished: dict[tuple[int, int], Row] = {}
-        self._ended: defaultdict[int, list[Row]] = defaultdict(list)
-        self.traces: dict[tuple[int, int], Trace] = {}
-        self._spans: dict[int, tuple[Row, int, float]] = {}
+        self.ledger = Ledger(parts.slots or max(request.samples, parts.candidates))
+        slots = self.ledger.slots
+        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(slots))
         self._started = run.clock()
         self._rounds, self._asked = 0, 1
         self._steering_models = sorted({name for part in parts.steer for name in part.models})
@@ -75,7 +74,7 @@ class Engine:
         self._claims_kept = parts.claims_per_token * max(
             limit - len(prompt) for limit, prompt in zip(self._limits, request.prompts, strict=True)
         )
-        self._group = self._slots if parts.together else 1
+        self._group = slots if parts.together else 1
         self._capacity = min(max(1, request.batch_rows // self._group) * self._group, len(self._waiting))
         opening = Opening(
             parts.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
@@ -118,15 +117,15 @@ class Engine:
         """What chooses among the candidates of a prompt, where a method does."""
         return self._parts.select
 
-    def ended(self, prompt: int) -> list[Row]:
-        """The continuations of a prompt that have ended: those of its slots in order, then completed hypotheses in theirs."""
-        return sorted(self._ended[prompt], key=lambda row: row.sample)
+    @property
+    def finished(self) -> dict[tuple[int, int], Row]:
+        """Rows that have ended, by (prompt, sample)."""
+        return self.ledger.finished
 
-    def account(self, row: Row) -> Trace:
-        """The trace of a row that was chosen among others: the calls and seconds are those of all that were begun with it,
-        given up or not."""
-        first, calls, now = self._spans[row.prompt]
-        return replace(self.traces[row.key], calls=self._calls[first.first_call : calls], seconds=now - first.started)
+    @property
+    def traces(self) -> dict[tuple[int, int], Trace]:
+        """How they were decoded, by (prompt, sample)."""
+        return self.ledger.traces
 
     def run(self) -> Iterator[None]:
         """Rounds until every row has ended. Closing the iterator cancels what is left."""
@@ -242,8 +241,7 @@ class Engine:
         """Makes rows of their own of the hypotheses that ended beside their rows."""
         for done in verdict.completed:
             source = self._rows[done.row]
-            beside = sum(row.sample >= self._slots for row in self._ended[source.prompt])
-            row = Row(source.prompt, self._slots + beside, None, slot=source.sample).take_from(source)
+            row = Row(source.prompt, self.ledger.next_beside(source.prompt), None, slot=source.sample).take_from(source)
             offered = [int(round.forest.token[done.row, column]) for column in done.path]
             offered += [done.token] if done.token >= 0 else []
             room = int(self._text.limit[done.row] - self._text.length[done.row])
@@ -323,7 +321,7 @@ class Engine:
                 row.finish = row.finish or "cancelled"
         if spent:
             self._give_up_waiting("budget")
-        self._settle_prompts(verdict)
+        self._settle_prompts()
         if all(row.finish is None for row in self._rows):
             return
         alive = [index for index, row in enumerate(self._rows) if row.finish is None]
@@ -337,21 +335,29 @@ class Engine:
         self._rows = [self._rows[index] for index in order]
         self._select(order)
 
-    def _settle_prompts(self, verdict: Verdict) -> None:
-        """Asks the selector, for every prompt of which something has ended, whether that is enough."""
-        selector = self._parts.select
-        if selector is None:
-            return
-        ended = {row.prompt for row in self._rows if row.finish is not None and row.kept}
-        for prompt in ended | {self._rows[done.row].prompt for done in verdict.completed}:
+    def _settle_prompts(self) -> None:
+        """Gives up the rows of which the selector says that what has ended is enough."""
+        for prompt in {row.prompt for row in self._rows} if self._parts.select is not None else ():
             own = [row for row in self._rows if row.prompt == prompt]
-            finished = [*self._ended[prompt], *(row for row in own if row.finish is not None and row.kept)]
-            running = [row for row in own if row.finish is None]
+            ended = [*self.ledger.ended(prompt), *(row for row in own if row.finish is not None and row.kept)]
             waiting = sum(key[0] == prompt for key in self._waiting)
-            if selector.enough([row.to_candidate() for row in finished], len(running) + waiting):
-                for row in running:
+            going_on = sum(row.finish is None for row in own) + waiting
+            lengths = {len(row.tokens) for row in own if row.finish is None} | ({0} if waiting else set())
+            over = {length for length in lengths if self._is_enough(ended, going_on, length)}
+            for row in own:
+                if row.finish is None and len(row.tokens) in over:
                     row.give_up()
+            if 0 in over:
                 self._waiting = deque(key for key in self._waiting if key[0] != prompt)
+
+    def _is_enough(self, ended: Sequence[Row], going_on: int, length: int) -> bool:
+        """Whether the selector gives up a row that has `length` tokens. What ended with more is running still in a world where
+        every row gains one token a round. As many as were asked for are always waited for."""
+        before = [row for row in ended if self.ledger.is_beside(row) or len(row.tokens) <= length]
+        if len(before) < self._request.samples:
+            return False
+        running = going_on + len(ended) - len(before)
+        return self._parts.select.enough([row.to_candidate() for row in before], running)  # type: ignore[union-attr]
 
     def _tell(self, row: Row) -> bool:
         piece = row.stream.release() if row.stream is not None else ""
@@ -376,15 +382,7 @@ class Engine:
             self._close(row)
 
     def _close(self, row: Row) -> None:
-        now = self._run.clock()
-        trace = Trace(
-            calls=self._calls[row.first_call :], steps=row.steps, new_tokens=len(row.tokens), seconds=now - row.started,
-            cache_bytes=sum(session.cache_bytes() for session in self._sessions.values()),
-        )  # fmt: skip
-        if row.sample < self._slots:
+        if not self.ledger.is_beside(row):
             self._memories.forget(row.key)
-        first = self._spans[row.prompt][0] if row.prompt in self._spans else row
-        self._spans[row.prompt] = min(first, row, key=lambda row: row.first_call), len(self._calls), now
-        if row.kept:
-            self._ended[row.prompt].append(row)
-            self.finished[row.key], self.traces[row.key] = row, trace
+        cache_bytes = sum(session.cache_bytes() for session in self._sessions.values())
+        self.ledger.close(row, self._calls, self._run.clock(), cache_bytes)

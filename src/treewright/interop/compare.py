@@ -62,7 +62,7 @@ class _Task:
 
     model: Loaded
     prompt: tuple[int, ...]
-    models: dict[str, Loaded]
+    models: dict[str, Any]
     options: Mapping[str, Mapping[str, Any]]
     max_new_tokens: int
     temperature: float
@@ -94,9 +94,12 @@ def compare(
     Cost: (repeats + 1) decodings of each, and two more of plain where tokens differ in a 16-bit dtype.
     """
     _check(methods, against, options or {}, repeats)
-    task = _task(model, prompt, models or {}, options or {}, max_new_tokens, temperature, seed, ignore_eos)
     names = list(dict.fromkeys([PLAIN, *methods]))
-    used = {role for name in names for card in Recipe.of(name).cards() for role in card.models}
+    judges = {role for name in names for role in Recipe.of(name, (options or {}).get(name)).scorers()}
+    given = (models or {}).items()
+    loaded = {role: other if role in judges or isinstance(other, Loaded) else load(other) for role, other in given}
+    task = _task(model, prompt, loaded, options or {}, max_new_tokens, temperature, seed, ignore_eos)
+    used = {role for name in names for role in _roles(name, task.options)}
     used |= {"draft"} if "transformers:assisted" in against else set()
     unused = sorted(set(task.models) - used)
     if unused:
@@ -128,14 +131,13 @@ def _task(
     max_new_tokens: int, temperature: float, seed: int, ignore_eos: bool,
 ) -> _Task:  # fmt: skip
     target = model if isinstance(model, Loaded) else load(model)
-    others = {role: other if isinstance(other, Loaded) else load(other) for role, other in models.items()}
     settings = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature)}
     ids = prepare(target, [prompt], PLAIN, None, None, settings).request.prompts[0]
-    return _Task(target, ids, others, options, max_new_tokens, temperature, seed, ignore_eos)
+    return _Task(target, ids, dict(models), options, max_new_tokens, temperature, seed, ignore_eos)
 
 
 def _method(task: _Task, name: str) -> Callable[[], _Run]:
-    roles = {role for card in Recipe.of(name).cards() for role in card.models}
+    roles = _roles(name, task.options)
     models = {role: other for role, other in task.models.items() if role in roles}
     settings = {
         "max_new_tokens": task.max_new_tokens, "sampling": Sampling(task.temperature), "seed": task.seed,
@@ -150,8 +152,14 @@ def _method(task: _Task, name: str) -> Callable[[], _Run]:
         widths = [call.columns for call in result.trace.calls if call.model == "target" and call.kind == "score"]
         return _Run(result.tokens, result.text, seconds, result.trace.model_calls, max(widths, default=1), result.trace)
 
-    prepare(task.model, [task.prompt], name, task.options.get(name), models, settings)
+    prepare(task.model, [task.prompt], name, task.options.get(name), models, settings).check()
     return run
+
+
+def _roles(name: str, options: Mapping[str, Mapping[str, Any]]) -> set[str]:
+    """The roles of further models, and of what judges texts, that a method asks for."""
+    recipe = Recipe.of(name, options.get(name))
+    return {role for card in recipe.cards() for role in card.models} | set(recipe.scorers())
 
 
 def _peer(task: _Task, name: str) -> Callable[[], _Run]:
@@ -187,7 +195,10 @@ def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str |
     note = ""
     if divergence is not None:
         note = str(divergence)
-        if task.temperature > 0 and not divergence.excused:
+        selection = None if first.trace is None else first.trace.notes.get("selection")
+        if selection is not None:
+            note = f"chosen among {selection['candidates']} candidates, which is another law than plain decoding's"
+        elif task.temperature > 0 and not divergence.excused:
             note += "; peers and methods that reject draw other tokens from the same law, see certify"
     return ComparisonRow(
         method=name, text=first.text, tokens=tuple(first.tokens), equal=divergence is None or divergence.excused,

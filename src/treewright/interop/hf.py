@@ -40,10 +40,16 @@ def custom_generate(
     """A callable for `custom_generate=` of transformers' `generate`.
 
     method, options, models, compile: as in `treewright.generate` and `treewright.load`. Make it once and use it again:
-    what a method learns on a model stays with it. Raises UnknownMethod and UnknownOption here, and when called InputError,
-    CapabilityError and CompositionError for what the model or the request does not allow.
+    what a method learns on a model stays with it. Raises UnknownMethod and UnknownOption here, InputError for a method that
+    chooses among texts, and when called InputError, CapabilityError and CompositionError for what the model or the request does
+    not allow.
     """
-    Recipe.of(method, options)
+    for card in Recipe.of(method, options).cards():
+        if "select" in card.roles:
+            raise InputError(
+                f"method '{card.name}' chooses among finished texts, which transformers' generate has no place for; "
+                "call treewright.generate"
+            )
     return CustomGenerate(method, dict(options or {}), dict(models or {}), compile)
 
 
@@ -76,11 +82,6 @@ class CustomGenerate:
             "batch_rows": input_ids.shape[0],
         }  # fmt: skip
         job = prepare(target, prompts, self._method, self._options, self._models, settings)
-        if job.parts().select is not None:
-            raise InputError(
-                f"method '{self._method}' chooses among finished texts, which transformers' generate has no place for; "
-                "call treewright.generate"
-            )
         steering = Processors(logits_processor, input_ids, padding, samples)
         rows = Lockstep(input_ids, samples, criteria, room, _pad(stopping_criteria, generation_config), streamer)
         engine = job.engine(rows, Parts(steer=(steering,)) if logits_processor else None)

@@ -59,7 +59,7 @@ def load(
     dtype: "float32", "bfloat16", "float64"; by default the checkpoint's own. compile: score through a compiled static
     step (seconds for each new shape, then faster). Raises ModelError.
     """
-    wanted = _dtype(dtype)
+    wanted = dtype_of(dtype)
     if isinstance(model, str) and model.startswith(PREFIX):
         network, name = random_llama(model.removeprefix(PREFIX), wanted).eval(), model
     elif isinstance(model, (str, Path)):
@@ -68,17 +68,17 @@ def load(
     elif isinstance(model, PreTrainedModel):
         network, name = model if wanted is None else model.to(dtype=wanted), type(model).__name__  # type: ignore[call-arg]
     elif hasattr(model, "open") and hasattr(model, "capabilities"):
-        return Loaded(type(model).__name__, model, _tokenizer(tokenizer), model)
+        return Loaded(type(model).__name__, model, tokenizer_of(tokenizer), model)
     else:
         raise ModelError(
             f"model is a {type(model).__name__}; give a bundled name ({', '.join(bundled_names())}), a transformers id or "
             "folder, or a transformers causal language model"
         )
     if device is not None:
-        network = network.to(_device(device))
+        network = network.to(device_of(device))
     if network.config.is_encoder_decoder:
         raise ModelError(f"model '{name}' is an encoder-decoder; this version decodes causal language models only")
-    return Loaded(name, network, _tokenizer(tokenizer), CausalModel(network, compile))
+    return Loaded(name, network, tokenizer_of(tokenizer), CausalModel(network, compile))
 
 
 def _source(name: str) -> str:
@@ -102,7 +102,8 @@ def _cannot_load(name: str, reason: str) -> str:
     )
 
 
-def _tokenizer(tokenizer: str | Path | PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:
+def tokenizer_of(tokenizer: str | Path | PreTrainedTokenizerBase | None) -> PreTrainedTokenizerBase | None:
+    """The tokenizer of that name, or the object itself. Raises ModelError."""
     if not isinstance(tokenizer, (str, Path)):
         return tokenizer
     try:
@@ -112,7 +113,8 @@ def _tokenizer(tokenizer: str | Path | PreTrainedTokenizerBase | None) -> PreTra
         raise ModelError(f"cannot load tokenizer '{tokenizer}' ({reason}); give its folder or id") from error
 
 
-def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
+def dtype_of(dtype: str | torch.dtype | None) -> torch.dtype | None:
+    """The torch dtype of that name, or the dtype itself. Raises ModelError."""
     if dtype is None or isinstance(dtype, torch.dtype):
         return dtype
     if dtype not in DTYPES:
@@ -120,7 +122,8 @@ def _dtype(dtype: str | torch.dtype | None) -> torch.dtype | None:
     return DTYPES[dtype]
 
 
-def _device(device: str | torch.device) -> torch.device:
+def device_of(device: str | torch.device) -> torch.device:
+    """The torch device of that name. Raises ModelError for one that is unknown or not there."""
     try:
         wanted = torch.device(device)
     except RuntimeError as error:

@@ -150,7 +150,7 @@ class Case:
         for _ in engine.run():
             pass
         for prompt in range(len(self.request.prompts)):
-            ended = [row.to_candidate() for row in engine.ended(prompt)]
+            ended = [row.to_candidate() for row in engine.ledger.ended(prompt)]
             if engine.selector is not None:
                 ended = [ended[index] for index in engine.selector.select("", ended, {})]
             found.append(ended[: self.request.samples])

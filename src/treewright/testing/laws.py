@@ -27,10 +27,11 @@ from treewright.testing.enumerate import Case, exact_law, total_variation
 from treewright.testing.reports import CaseReport, Coverage, LawBroken, LawReport
 from treewright.testing.scoring import tree_scoring
 from treewright.testing.search import equals_beam, equals_beam_in_groups, without_replacement
+from treewright.testing.selection import selects
 
 __all__ = [
     "Case", "LawBroken", "LawReport", "composable", "equals_beam", "equals_beam_in_groups", "exact_law", "exact_verifier",
-    "follows_plain", "lossless", "plain_law", "total_variation", "tree_scoring", "without_replacement",
+    "follows_plain", "lossless", "plain_law", "selects", "total_variation", "tree_scoring", "without_replacement",
 ]  # fmt: skip
 
 TOLERANCE = 1e-9
