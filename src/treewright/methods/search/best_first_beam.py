@@ -7,9 +7,10 @@ length. What beam search would have pruned is never extended, and the search sto
 the n answers asked for. It equals `beam` with early_stopping "never" and the same length_penalty, ties aside.
 
 Cost: one target call for each beginning that is extended, and prompts of a batch share the call. That is far fewer evaluated
-beginnings than beam search has for one answer, and hardly fewer for all `beams` of them; the calls come one after another, where
-beam search asks for all beams at once. So on a machine with room for a few more rows in a call beam search is faster, and
-this pays where the work itself is the price: batches of prompts that fill the machine, long prompts, small processors.
+beginnings than beam search has for one answer that ends early, hardly fewer for all `beams` answers, and almost as many where
+texts run on to the length limit, for then every shorter beginning is more probable than the whole text. The calls come one
+after another, where beam search asks for all beams at once, so on a machine with room for a few more rows in a call beam
+search is faster. This pays where the work itself is the price: batches of prompts that fill the machine, and texts that end.
 
 Beside the paper: beginnings are claims of one forest that stay alive within one round, not rows, because an old beginning may
 be taken up at any time; their keys and values are never copied, but up to beams x max_new_tokens of them are kept, so it is

@@ -5,6 +5,7 @@ phi the key G = phi + Gumbel noise; the n largest keys are a draw without replac
 beginning's key is the largest key among its texts, so a beam search that follows the largest keys finds them. With kappa
 the (n + 1)-th key, a text is in the draw with probability q = 1 - exp(-exp(phi - kappa)), and sum over the draw of
 p / q * f(text) is an unbiased estimate of the mean of f: `log_weight` is log p - log q, and answers come by falling key.
+(For n = 1 that estimate has no finite variance; the text itself is a plain sample.)
 
 Cost: one target call of n + 1 rows for each step, the last row being the threshold kappa.
 
