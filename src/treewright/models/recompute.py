@@ -1,8 +1,8 @@
 """The slow session that is right for every left-to-right model: each claim's whole path is read anew.
 
 Exact tables use it, and transformers models whose memory cannot hold a tree and is not known to go on from a state (ALiBi
-without positions, RWKV): there every distinct leaf path becomes a row of one right-padded forward without a cache, which no causal model can tell
-from a row of its own. Cost: one forward a round over (prompt + text + path) tokens for every leaf.
+without positions, RWKV): there every distinct leaf path becomes a row of one right-padded forward without a cache, which no
+causal model can tell from a row of its own. Cost: one forward a round over (prompt + text + path) tokens for every leaf.
 """
 
 from __future__ import annotations

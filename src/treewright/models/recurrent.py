@@ -21,7 +21,8 @@ Output = tuple[torch.Tensor, torch.Tensor | None]
 LARGEST_ERROR = {torch.float64: 1e-5, torch.float32: 1e-5}
 LARGEST_ERROR_16_BIT = 0.05
 """Root mean square, as a part of the logits' standard deviation. transformers computes states in float32 whatever the dtype,
-so float64 gains little here; two right ways differ by up to 1e-6, the mildest wrong one that is known (Nemotron-H's step of one token) by 1.6e-5."""
+so float64 gains little here. Two right ways differ by up to 1e-6; the mildest wrong one that is known, Nemotron-H's step of
+one token, by 1.6e-5."""
 
 TOKENS = 9
 DISLIKED = (AttributeError, IndexError, KeyError, NotImplementedError, RuntimeError, TypeError, ValueError)
@@ -38,8 +39,9 @@ class GoesOn(Protocol):
     dtype: torch.dtype
 
     def go_on(
-        self, ids: np.ndarray, positions: np.ndarray, mask: torch.Tensor | None, cache: Copies, keep: int = 0, hidden: bool = False
-    ) -> Output: ...
+        self, ids: np.ndarray, positions: np.ndarray, mask: torch.Tensor | None, cache: Copies,
+        keep: int = 0, hidden: bool = False,
+    ) -> Output: ...  # fmt: skip
 
     def timed(self) -> float: ...
 

@@ -50,8 +50,8 @@ class StateLayout:
 
     @staticmethod
     def fresh(config: PreTrainedConfig) -> Copies | None:
-        """An empty cache with the layers that transformers gives this model; None where it keeps no recurrent state, or in ways not known here
-        (sliding windows beside states, a cache of its own)."""
+        """An empty cache with the layers that transformers gives this model; None where it keeps no recurrent state, or in
+        ways not known here (sliding windows beside states, a cache of its own)."""
         cache = DynamicCache(config=config)
         kinds = {type(layer) for layer in cache.layers}
         recurrent = any(issubclass(kind, LinearAttentionLayer) for kind in kinds)
@@ -138,7 +138,7 @@ class States:
         for (layer, kind, number), state in self._states.items():
             state[target] = getattr(cache.layers[layer], f"{kind}_states")[number][source]
         for layer, *planes in zip(*self._planes(), strict=True):
-            held = cache.layers[layer]
+            held: Any = cache.layers[layer]
             for plane, written in zip(planes, (held.keys, held.values), strict=True):
                 for position, row in zip(sources, rows, strict=True):
                     start = int(self.stored[row])
