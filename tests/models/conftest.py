@@ -64,12 +64,52 @@ def recipe(family: str) -> tuple[Any, Any, int]:
         "bloom": lambda: (
             t.BloomForCausalLM, t.BloomConfig(**small, hidden_size=32, tie_word_embeddings=False, initializer_range=0.4), 0
         ),
+    }  # fmt: skip
+    return table[family]() if family in table else stateful_recipe(family)
+
+
+def stateful_recipe(family: str) -> tuple[Any, Any, int]:
+    """The same for models that keep states: pure ones, and hybrids that attend in some layers or in all."""
+    import transformers as t
+
+    small = dict(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, initializer_range=0.2)
+    attending = dict(
+        num_attention_heads=4, num_key_value_heads=2, intermediate_size=48, max_position_embeddings=LONG_CONTEXT,
+    )  # fmt: skip
+    ssd = dict(mamba_n_heads=8, mamba_d_head=8, mamba_d_state=8, mamba_n_groups=1, mamba_chunk_size=16)
+    delta = dict(linear_num_value_heads=4, linear_num_key_heads=2, linear_key_head_dim=8, linear_value_head_dim=8)
+    experts = dict(num_experts=4, num_experts_per_tok=2, moe_intermediate_size=16, shared_expert_intermediate_size=16)
+    table: dict[str, Callable[[], tuple[Any, Any, int]]] = {
+        "mamba": lambda: (t.MambaForCausalLM, t.MambaConfig(**small, state_size=8, tie_word_embeddings=False), 0),
         "mamba2": lambda: (
             t.Mamba2ForCausalLM,
             t.Mamba2Config(
-                vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, state_size=8, num_heads=8, head_dim=8, n_groups=1,
-                chunk_size=16, initializer_range=0.1,
+                **small | {"initializer_range": 0.1}, state_size=8, num_heads=8, head_dim=8, n_groups=1, chunk_size=16
             ), 0,
+        ),
+        "qwen3_next": lambda: (
+            t.Qwen3NextForCausalLM,
+            t.Qwen3NextConfig(
+                **small, **attending, **delta, **experts, head_dim=16, layer_types=["linear_attention", "full_attention"]
+            ), 0,
+        ),
+        "jamba": lambda: (
+            t.JambaForCausalLM,
+            t.JambaConfig(
+                **small, **attending, attn_layer_period=2, attn_layer_offset=1, num_experts=2, mamba_d_state=8, mamba_dt_rank=4
+            ), 0,
+        ),
+        "falcon_h1": lambda: (t.FalconH1ForCausalLM, t.FalconH1Config(**small, **attending, **ssd, mamba_d_ssm=64), 0),
+        "nemotron_h": lambda: (
+            t.NemotronHForCausalLM,
+            t.NemotronHConfig(
+                **small, **attending, layers_block_type=["mamba", "attention"], mamba_num_heads=8,
+                mamba_head_dim=8, ssm_state_size=8, n_groups=1, chunk_size=16, head_dim=8,
+            ), 0,
+        ),
+        "rwkv": lambda: (
+            t.RwkvForCausalLM,
+            t.RwkvConfig(vocab_size=VOCABULARY, hidden_size=32, num_hidden_layers=2, context_length=LONG_CONTEXT), 0,
         ),
     }  # fmt: skip
     return table[family]()

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 NATIVE = ["llama", "qwen3", "gpt2", "gemma3", "gemma2", "mistral", "phi3", "opt", "mixtral", "gpt_oss"]
-UNROLLED = ["bloom", "mamba2"]
+STATEFUL = ["mamba", "mamba2", "qwen3_next", "jamba", "falcon_h1"]
+UNROLLED = ["bloom", *STATEFUL]
 WINDOWED = {"gemma3", "gemma2", "mistral", "gpt_oss"}
 METHODS = {
     "plain": {},
@@ -64,6 +65,14 @@ def test_unrolled_families_equal_transformers(family, method, causal, reference,
     assert decoded.tokens == reference(family, "float32", ragged, TOKENS)
 
 
+@pytest.mark.parametrize("method", ["plain", "token_recycling", "lookahead", "specinfer"])
+@pytest.mark.parametrize("family", STATEFUL)
+def test_models_with_states_equal_transformers_in_float64(family, method, causal, reference, ragged, decode):
+    draft = causal(family, "float64", draft=True) if method in DRAFTED else None
+    decoded = decode(causal(family, "float64"), method, ragged, METHODS[method], draft, max_new_tokens=12)
+    assert decoded.tokens == reference(family, "float64", ragged, 12)
+
+
 def test_drafts_are_accepted(causal, ragged, decode):
     """The equalities above would mean little if no draft had ever been accepted."""
     for method in METHODS.keys() - {"plain"}:
@@ -85,14 +94,15 @@ def test_what_was_learned_before_changes_no_token(method, causal, reference, rag
         assert runs[1].accepted() > runs[0].accepted()
 
 
+@pytest.mark.parametrize("family", ["gemma3", "mamba", "qwen3_next"])
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_row_alone_equals_row_in_a_batch(method, temperature, causal, ragged, decode):
+def test_row_alone_equals_row_in_a_batch(method, temperature, family, causal, ragged, decode):
     """Rows do not see each other: at temperature 1 too, where a row's noise is keyed by its prompt's number."""
     from treewright.core.request import Sampling
 
-    model, prompts = causal("gemma3", "float64"), ragged[:4]
-    draft = causal("gemma3", "float64", draft=True) if method in DRAFTED else None
+    model, prompts = causal(family, "float64"), ragged[:4]
+    draft = causal(family, "float64", draft=True) if method in DRAFTED else None
     settings = dict(max_new_tokens=10, sampling=Sampling(temperature=temperature), seed=3)
     together = decode(model, method, prompts, METHODS[method], draft, **settings)
     # With one row at a time the others wait, so every row is decoded alone under its own key.

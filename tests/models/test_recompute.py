@@ -1,4 +1,4 @@
-"""The session that reads every path anew, over tables, Bloom (ALiBi) and Mamba-2 (recurrent), against plain forwards."""
+"""The session that reads every path anew, over tables, Bloom (ALiBi) and RWKV (states of its own), against plain forwards."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from treewright.core.claims import ABSENT, Shape
 from treewright.models.tables import Table
 
 PROMPTS = [[5], [3, 1, 2, 4, 4, 0, 1], [2, 2, 3]]
-TOLERANCE = {"table": 0.0, "bloom": 1e-5, "mamba2": 1e-5}
+TOLERANCE = {"table": 0.0, "bloom": 1e-5, "rwkv": 1e-5}
 
 
 @pytest.fixture

@@ -19,6 +19,10 @@ from treewright.models.compiled import CompiledStep
 from treewright.models.masks import Masks
 from treewright.models.memory import Layout, Memory, Probe
 from treewright.models.recompute import RecomputeSession
+from treewright.models.recurrent import continues, state_layout
+from treewright.models.recurrent_session import RecurrentSession
+from treewright.models.scans import continuing
+from treewright.models.states import Copies, StateLayout
 
 FULL = "full_attention"
 SLIDING = "sliding_attention"
@@ -28,7 +32,8 @@ class CausalModel:
     """A transformers causal model behind the protocol.
 
     windows: layer type -> sliding window or None. layout: what the memory must hold; None where the model cannot score a
-    tree in one forward, which then uses `RecomputeSession`. compiled: the static verify step, None for eager.
+    tree in one forward. states: what a recurrent or hybrid model keeps for each row, where its forwards go on from that
+    rightly; a model with neither uses `RecomputeSession`. compiled: the static verify step, None for eager.
     """
 
     def __init__(self, model: PreTrainedModel, compile: bool = False) -> None:
@@ -41,6 +46,7 @@ class CausalModel:
         self._options = set(inspect.signature(model.forward).parameters)
         self.windows: dict[str, int | None] = {}
         self.layout: Layout | None = self._probe() if self._may_hold_trees() else None
+        self.states: StateLayout | None = None if self.layout is not None else self._find_states()
         self.compiled = CompiledStep(model) if compile and self.layout is not None else None
         self.capabilities = Capabilities(
             tree="native" if self.layout is not None else "unrolled",
@@ -79,6 +85,11 @@ class CausalModel:
             return probe.layout()
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def _find_states(self) -> StateLayout | None:
+        """The states of a recurrent or hybrid model, None where it keeps none or does not go on from them rightly."""
+        layout = state_layout(self) if {"cache_params", "past_key_values"} & self._options else None
+        return layout if layout is not None and continues(self, layout) else None
+
     @torch.inference_mode()
     def forward(
         self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any, keep: int = 0, hidden: bool = False
@@ -87,17 +98,35 @@ class CausalModel:
 
         In inference mode: a small model's forward is launch overhead, of which autograd's bookkeeping is a fifth.
         """
+        return self._call(ids, keep, hidden, {
+            "position_ids": torch.from_numpy(positions).to(self.device), "attention_mask": masks, "past_key_values": cache,
+        })  # fmt: skip
+
+    @torch.inference_mode()
+    def go_on(
+        self, ids: np.ndarray, positions: np.ndarray, mask: torch.Tensor | None, cache: Copies,
+        keep: int = 0, hidden: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+        """Like `forward`, from the states in `cache`, which are moved on. mask: for models that attend as well."""
+        inputs: dict[str, Any] = {"cache_params" if "cache_params" in self._options else "past_key_values": cache}
+        if "position_ids" in self._options:
+            inputs["position_ids"] = torch.from_numpy(positions).to(self.device)
+        if mask is not None:
+            inputs["attention_mask"] = mask
+        with continuing(self.model, lambda: cache.begun):
+            return self._call(ids, keep, hidden, inputs)
+
+    def _call(self, ids: np.ndarray, keep: int, hidden: bool, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
         extra: dict[str, Any] = {"logits_to_keep": keep} if keep and "logits_to_keep" in self._options else {}
         if hidden:
             extra["output_hidden_states"] = True
         with attending_to_trees(self.model):
-            output = self.model(
-                input_ids=torch.from_numpy(ids).to(self.device), position_ids=torch.from_numpy(positions).to(self.device),
-                attention_mask=masks, past_key_values=cache, use_cache=True, **extra,
-            )  # fmt: skip
+            output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=True, **inputs, **extra)
         return output.logits, output.hidden_states[-1] if hidden else None
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> Session:
+        if self.states is not None:
+            return RecurrentSession(self, self.states, text, opening, record)
         if self.layout is None:
             return RecomputeSession(text, opening, record, self._reader(opening.hidden))
         return CausalSession(self, text, opening, record)

@@ -1,8 +1,8 @@
 """The slow session that is right for every left-to-right model: each claim's whole path is read anew.
 
-Exact tables use it, and transformers models whose memory cannot hold a tree (ALiBi without positions, recurrent state):
-there every distinct leaf path becomes a row of one right-padded forward without a cache, which no causal model can tell
-from a row of its own. Cost: one forward a round over (prompt + text + path) tokens for every leaf.
+Exact tables use it, and transformers models whose memory cannot hold a tree and is not known to go on from a state (ALiBi
+without positions, RWKV): there every distinct leaf path becomes a row of one right-padded forward without a cache, which no
+causal model can tell from a row of its own. Cost: one forward a round over (prompt + text + path) tokens for every leaf.
 """
 
 from __future__ import annotations
@@ -45,13 +45,19 @@ class RecomputeSession:
         added = text.prompt[-len(prompts) :]
         self._base = np.concatenate([self._base, added])
         self.seen = np.concatenate([self.seen, added - 1])
+        self._read_prompts([np.array(prompt, np.int64) for prompt in prompts])
+
+    def _read_prompts(self, prompts: list[np.ndarray]) -> None:
+        """The prompts of the last rows; here only if something is asked about them."""
         if self._opening.prompt_top:
-            answers = self._forward([np.array(prompt, np.int64) for prompt in prompts], "prefill")
-            longest = max(len(prompt) for prompt in prompts)
-            top = np.full((len(prompts), longest, self._opening.prompt_top), ABSENT, np.int64)
-            for row, (logits, _) in enumerate(answers):
-                top[row, : len(logits)] = top_ids(logits, self._opening.prompt_top)
-            self.prompt_top = top
+            self._note_top([logits for logits, _ in self._forward(prompts, "prefill")], max(map(len, prompts)))
+
+    def _note_top(self, read: list[torch.Tensor], longest: int) -> None:
+        """Keeps the top ids predicted at the positions that were read, logits [T, V] for each prompt."""
+        top = np.full((len(read), longest, self._opening.prompt_top), ABSENT, np.int64)
+        for row, logits in enumerate(read):
+            top[row, : len(logits)] = top_ids(logits, self._opening.prompt_top)
+        self.prompt_top = top
 
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
@@ -67,7 +73,7 @@ class RecomputeSession:
             (row, path) for row in range(forest.rows) for path in self._leaf_paths(forest, row)
             if max(path, default=0) >= max(scored, 1) or (not scored and self._pending[row])
         ]  # fmt: skip
-        read = self._forward([self._sequence(forest, row, path) for row, path in asked], "score") if asked else []
+        read = self._read_paths(forest, asked) if asked else []
         answers = self._blank_answers(forest, read)
         for row in range(forest.rows):
             kept = self._root[row]
@@ -82,11 +88,15 @@ class RecomputeSession:
         self._answers = answers
         return answers
 
+    def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> Read:
+        """Logits and states of each asked (row, path), from some token at or before the frontier to the path's end."""
+        return self._forward([self._sequence(forest, row, path) for row, path in asked], "score")
+
     def _blank_answers(self, forest: Forest, read: Read) -> Answers:
         logits, hidden = read[0] if read else next((root[0][None], root[1]) for root in self._root if root is not None)
         size = forest.rows, forest.columns
-        states = None if hidden is None else torch.zeros(*size, hidden.shape[-1], dtype=hidden.dtype)
-        return Answers(torch.zeros(*size, logits.shape[-1], dtype=logits.dtype), states)
+        states = None if hidden is None else hidden.new_zeros(*size, hidden.shape[-1])
+        return Answers(logits.new_zeros(*size, logits.shape[-1]), states)
 
     def states(self, row: int) -> torch.Tensor:
         states = self._states[row]
