@@ -14,6 +14,7 @@ import numpy as np
 
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
+from treewright.core.exits import Others
 from treewright.core.randomness import Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
@@ -63,7 +64,8 @@ class Round:
     keys [R]: each row's key of randomness (prompt, sample); it stays with the slot on a fork. claims: the most columns
     `propose` may use, frontier included; the engine and the controller lower it. vocabulary: tokens the target knows.
     number: rounds so far. draft_law: the request's warpers, logits [R, V] to probabilities [R, V]. log_weight [R]: what
-    the rows' verdicts have given them so far. bonus: whether the verifier adds a token after the accepted path.
+    the rows' verdicts have given them so far. bonus: whether the verifier adds a token after the accepted path. ask_law:
+    how `frontier_law` gets its answer.
     """
 
     text: Text
@@ -78,6 +80,7 @@ class Round:
     number: int = 0
     log_weight: Sequence[float] = ()
     bonus: bool = True
+    ask_law: Callable[[Round], TargetLaw] | None = None
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 
@@ -97,6 +100,13 @@ class Round:
     def depth_left(self) -> int:
         """Claims deeper than this cannot become text in any row."""
         return int(self.deepest.max())
+
+    def frontier_law(self) -> TargetLaw:
+        """The target law at the frontier (column 0), before anything is proposed. The target and the models that steering
+        combines are asked for their roots, which costs a call of each where tokens are pending."""
+        if self.ask_law is None:
+            raise ValueError("this round was made by hand: give it ask_law")
+        return self.ask_law(self)
 
     def position(self, row: int, depth: int) -> int:
         """The absolute position of the token that a claim of this depth predicts."""
@@ -195,14 +205,15 @@ class Observer(Protocol):
 class Steering(Protocol):
     """Changes logits at one claim. `models` names the sessions whose answers it combines; `prompt` may rewrite the
     prompt that such a session reads. `steer` sees the claim's whole prefix, prompt included, and the row's key; logits are
-    -inf where a constraint forbids a token (never everywhere), and are not to be written to."""
+    -inf where a constraint forbids a token (never everywhere), and are not to be written to. `others` holds the models' own
+    answers, and the target's exit layers where the method's parts have `layers`."""
 
     models: tuple[str, ...]
 
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]: ...
 
     def steer(
-        self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]
+        self, logits: np.ndarray, others: Others, prefix: np.ndarray, row: tuple[int, int]
     ) -> np.ndarray: ...
 
 
@@ -252,8 +263,9 @@ class Selector(Protocol):
 @dataclass(slots=True)
 class Parts:
     """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included.
-    `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
-    accepted path, as speculation does; a search that chooses among claims does not. `candidates`: rows that a prompt is
+    `hidden`: the sessions must keep last hidden states readable; `layers`: the target's must keep its exit layers. `bonus`:
+    the verifier adds a token of its own after the accepted path, as speculation does; a search that chooses among claims
+    does not, and its claims are never cut to what pays on the machine. `candidates`: rows that a prompt is
     decoded in; the user gets as many of them as were asked for, in the selector's order. `together`: those rows enter at
     once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities."""
 
@@ -270,6 +282,7 @@ class Parts:
     bonus: bool = True
     together: bool = False
     logprobs: bool = False
+    layers: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -287,4 +300,5 @@ class Parts:
             bonus=self.bonus and other.bonus,
             together=self.together or other.together,
             logprobs=self.logprobs or other.logprobs,
+            layers=self.layers or other.layers,
         )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from treewright.core.errors import ContextError, InputError
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, Verdict
+from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, TargetLaw, Verdict
 from treewright.core.session import Model, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
@@ -76,8 +76,9 @@ class Engine:
             parts.claims, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0),
         )  # fmt: skip
+        openings = {name: replace(opening, layers=parts.layers and name == "target") for name in run.models}
         self._sessions: dict[str, Session] = {
-            name: model.open(self._text, opening, self._recorder(name)) for name, model in run.models.items()
+            name: model.open(self._text, openings[name], self._recorder(name)) for name, model in run.models.items()
         }
 
     def _limit(self, index: int) -> int:
@@ -164,13 +165,17 @@ class Engine:
 
     def _new_round(self) -> Round:
         claims = self._parts.claims
-        if self._run.columns is not None:
+        if self._run.columns is not None and self._parts.bonus:
             claims = max(1, min(claims, self._run.columns // max(1, len(self._rows))))
         return Round(
             self._text, self._request, self._sessions, self._randomness, self._memories,
             [row.key for row in self._rows], self._draft_law, claims, self._run.models["target"].capabilities.vocabulary,
-            self._rounds, [row.log_weight for row in self._rows], self._parts.bonus,
+            self._rounds, [row.log_weight for row in self._rows], self._parts.bonus, self._frontier_law,
         )  # fmt: skip
+
+    def _frontier_law(self, round: Round) -> TargetLaw:
+        answers = {name: self._sessions[name].root() for name in ("target", *self._steering_models)}
+        return PulledLaw(round, self._parts, answers["target"], answers)
 
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
         return np.stack([probabilities(row, self._request.sampling) for row in logits])
