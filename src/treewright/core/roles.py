@@ -212,9 +212,7 @@ class Steering(Protocol):
 
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]: ...
 
-    def steer(
-        self, logits: np.ndarray, others: Others, prefix: np.ndarray, row: tuple[int, int]
-    ) -> np.ndarray: ...
+    def steer(self, logits: np.ndarray, others: Others, prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray: ...
 
 
 class Constraint(Protocol):

@@ -15,9 +15,11 @@ from treewright.ops.warp import penalised, probabilities
 
 class PulledLaw:
     """`TargetLaw` over the answers of a round: logits, constraint, steering, penalties, warpers, each at the claim's own
-    prefix. What one visit computed is kept for the round."""
+    prefix. What one visit computed is kept for the round. known: a law of the same round, over fewer columns."""
 
-    def __init__(self, round: Round, parts: Parts, target: Answers, others: Mapping[str, Answers]) -> None:
+    def __init__(
+        self, round: Round, parts: Parts, target: Answers, others: Mapping[str, Answers], known: PulledLaw | None = None
+    ) -> None:
         self._round, self._parts, self._target, self._others = round, parts, target, others
         request = round.request
         self.greedy = request.sampling.greedy
@@ -25,8 +27,8 @@ class PulledLaw:
         self._early_end = list(request.ends) if request.min_new_tokens else []
         touched = parts.steer or parts.constrain or self._early_end or request.sampling.history
         self._plain = not (touched or request.sampling.logit_bias)
-        self._logits: dict[tuple[int, int], np.ndarray] = {}
-        self._probs: dict[tuple[int, int], np.ndarray] = {}
+        self._logits: dict[tuple[int, int], np.ndarray] = {} if known is None else known._logits
+        self._probs: dict[tuple[int, int], np.ndarray] = {} if known is None else known._probs
 
     def prefix(self, row: int, column: int) -> np.ndarray:
         """The row's text and the claimed tokens down to `column`."""

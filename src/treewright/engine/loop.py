@@ -67,6 +67,7 @@ class Engine:
         self.traces: dict[tuple[int, int], Trace] = {}
         self._started = run.clock()
         self._rounds = 0
+        self._asked: PulledLaw | None = None
         self._steering_models = sorted({name for part in parts.steer for name in part.models})
         self._limits = [self._limit(prompt) for prompt in range(len(request.prompts))]
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
@@ -175,20 +176,21 @@ class Engine:
 
     def _frontier_law(self, round: Round) -> TargetLaw:
         answers = {name: self._sessions[name].root() for name in ("target", *self._steering_models)}
-        return PulledLaw(round, self._parts, answers["target"], answers)
+        self._asked = PulledLaw(round, self._parts, answers["target"], answers, self._asked)
+        return self._asked
 
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
         return np.stack([probabilities(row, self._request.sampling) for row in logits])
 
     def _round(self) -> None:
-        round, parts = self._new_round(), self._parts
+        round, parts, self._asked = self._new_round(), self._parts, None
         if parts.control is not None:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
             parts.propose.propose(round)
         round.forest.limit_depth(round.deepest)
         self._score(round)
-        law = PulledLaw(round, parts, round.answers["target"], round.answers)
+        law = PulledLaw(round, parts, round.answers["target"], round.answers, self._asked)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
         self._complete(round, verdict)
         if verdict.rows is not None:

@@ -46,7 +46,9 @@ def find_head(model: PreTrainedModel) -> ModelHead | None:
         for module in model.modules() if module not in inside and module is not output
     ]  # fmt: skip
     try:
-        answer = model(input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False, output_hidden_states=True)
+        answer = model(
+            input_ids=torch.zeros(1, 1, dtype=torch.long, device=model.device), use_cache=False, output_hidden_states=True
+        )
     finally:
         for hook in hooks:
             hook.remove()

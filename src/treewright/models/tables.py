@@ -35,6 +35,7 @@ class Table:
         self.like, self.likeness, self.layers = like, likeness, layers
         self.capabilities = Capabilities(vocabulary=vocabulary, hidden=True, exit_layers=True)
         self._row = lru_cache(maxsize=None)(self._make_row)
+        self._depths = lru_cache(maxsize=None)(self._make_depths)
 
     def logits(self, prefix: Sequence[int]) -> np.ndarray:
         """The logits after `prefix`, [V] float64."""
@@ -55,10 +56,12 @@ class Table:
 
     def states(self, prefix: Sequence[int]) -> np.ndarray:
         """What stands for the hidden states before each layer after `prefix`, [L, V] float64: logits before their norm."""
-        context = [int(token) for token in prefix[-self.order :]]
+        return self._depths(tuple(int(token) for token in prefix[-self.order :]))
+
+    def _make_depths(self, context: tuple[int, ...]) -> np.ndarray:
         noise = np.random.default_rng([self.seed + 2, len(context), *context]).normal(size=(self.layers, self.vocabulary))
         depth = np.arange(self.layers)[:, None] / self.layers
-        return depth * self.logits(prefix) + (1 - depth) * noise
+        return depth * self.logits(context) + (1 - depth) * noise
 
     def exit_logits(self, prefix: Sequence[int], layer: int, norm: bool = True) -> np.ndarray:
         """The logits [V] if the table ended after `layer`; layer L is its own law."""
