@@ -183,8 +183,8 @@ class CausalSession:
         def place(outputs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
             if lead == 0:
                 return torch.cat([kept, outputs[:, : columns - 1]], dim=1)
-            # A copy: the block's own states are what the commit keeps, and a kept root has no place among them.
-            outputs = outputs[:, lead - 1 : lead - 1 + columns].clone()
+            # In place: a row without pending tokens keeps nothing of this column at the commit.
+            outputs = outputs[:, lead - 1 : lead - 1 + columns]
             idle = torch.from_numpy(self._pending == 0).to(kept.device)
             outputs[idle, 0] = kept[idle, 0]
             return outputs
