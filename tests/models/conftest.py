@@ -206,12 +206,12 @@ def without_memory(model: Any, tokens: Sequence[int]) -> np.ndarray:
 class Twin:
     """A session beside the plain lists of tokens that it should answer for."""
 
-    def __init__(self, model, prompts, seed=0, hidden=False, prompt_top=0, own=None, limit=120) -> None:
+    def __init__(self, model, prompts, seed=0, hidden=False, prompt_top=0, own=None, limit=120, layers=False) -> None:
         self.model, self.random, self.limit = model, np.random.default_rng(seed), limit
         self.vocabulary = model.capabilities.vocabulary
         self.calls: list[tuple[str, int, int]] = []
         self.text = Text(limit)
-        opening = Opening(40, len(prompts), limit, hidden, prompt_top)
+        opening = Opening(40, len(prompts), limit, hidden, prompt_top, layers)
         self.session = model.open(self.text, opening, lambda kind, rows, columns, _: self.calls.append((kind, rows, columns)))
         self.texts: list[list[int]] = []
         self.admit(prompts, own)

@@ -13,12 +13,15 @@ from treewright.core import registry
 from treewright.core.card import Card, read_card
 from treewright.core.errors import CapabilityError, UnknownMethod
 from treewright.core.registry import Entry, methods
+from treewright.core.roles import Parts
 from treewright.models.loading import Loaded, load
 from treewright.models.tables import AnyOrderTable, Table
+from treewright.parts.steer.own_prompt import OwnPrompt
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing import laws
 from treewright.testing.drafters import LAWS
+from treewright.testing.reports import LawBroken
 
 LOSSLESS = [card for card in methods() if card.lossless]
 
@@ -53,6 +56,21 @@ def test_the_law_holds_for_other_drafts(method: str, options: dict[str, Any]) ->
 
 def test_trees_are_tested_with_siblings() -> None:
     assert laws.lossless("specinfer", {"expansion": (3,)}).total("siblings") == 3
+
+
+def test_rows_that_depend_on_their_neighbours_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Turns(OwnPrompt):
+        """Every other claim that is looked at, whosever it is, is read upside down."""
+
+        looks = 0
+
+        def steer(self, logits: Any, others: Any, prefix: Any, row: Any) -> Any:
+            self.looks += 1
+            return -logits if self.looks % 2 else logits
+
+    monkeypatch.setattr(laws, "parts_of", lambda *_: (lambda: Parts(verify=SampleThenMatch(), steer=(Turns(),)), ()))
+    with pytest.raises(LawBroken, match=r"turns, seed 0: after prompt .* alone, .* in a batch"):
+        laws.row_independent("turns")
 
 
 @pytest.mark.parametrize("card", methods(), ids=lambda card: card.name)
@@ -152,8 +170,8 @@ def test_a_third_party_s_lossy_method_is_told_so(plug_in: Callable[..., None]) -
 
 
 def test_a_need_that_tables_lack_is_named(plug_in: Callable[..., None]) -> None:
-    plug_in(needs='["exit_layers"]')
-    with pytest.raises(CapabilityError, match=r"their_method.*exit_layers"):
+    plug_in(needs='["attention_heads"]')
+    with pytest.raises(CapabilityError, match=r"their_method.*attention_heads"):
         laws.lossless("their_method")
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 
 from treewright.core.claims import ABSENT
+from treewright.core.exits import Exits
 
 
 def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
@@ -25,12 +26,19 @@ class Answers:
 
     hidden [R, N, H] or None: the last hidden states, where the session was opened with them.
     field [R, N, T, V] or None: in any-order families, a distribution for every slot, under each claim's canvas.
+    exits: the answers of exit layers, where the session was opened with them.
     """
 
-    __slots__ = ("_host", "_largest", "_top", "field", "hidden", "logits")
+    __slots__ = ("_host", "_largest", "_top", "exits", "field", "hidden", "logits")
 
-    def __init__(self, logits: torch.Tensor, hidden: torch.Tensor | None = None, field: np.ndarray | None = None) -> None:
-        self.logits, self.hidden, self.field = logits, hidden, field
+    def __init__(
+        self,
+        logits: torch.Tensor,
+        hidden: torch.Tensor | None = None,
+        field: np.ndarray | None = None,
+        exits: Exits | None = None,
+    ) -> None:
+        self.logits, self.hidden, self.field, self.exits = logits, hidden, field, exits
         self._top: np.ndarray | None = None
         self._host: dict[tuple[int, int], np.ndarray] = {}
         self._largest: np.ndarray | None = None
@@ -39,12 +47,21 @@ class Answers:
         """The logits of one claim on the host, [V] float32 (float64 for a float64 model). Not to be written to."""
         known = self._host.get((row, column))
         if known is None:
-            logits = self.logits[row, column]
-            if logits.dtype not in (torch.float32, torch.float64):
-                logits = logits.float()
-            known = self._host[row, column] = logits.cpu().numpy()
+            known = self._host[row, column] = _on_host(self.logits[row, column])
             known.flags.writeable = False
         return known
+
+    def at_layers(self, row: int, column: int, layers: Sequence[int], norm: bool = True) -> np.ndarray:
+        """The logits of one claim if the model ended after each of K layers, [K, V] on the host; layer L is the model's own
+        answer. Costs one projection of K hidden states."""
+        exits = self.exits
+        if exits is None:
+            raise ValueError("no exit layers: open the session with layers=True")
+        found = np.repeat(self.row(row, column)[None], len(layers), axis=0)
+        early = [place for place, layer in enumerate(layers) if layer < exits.layers]
+        if early:
+            found[early] = _on_host(exits.logits(row, column, [layers[place] for place in early], norm))
+        return found
 
     def largest(self, row: int, column: int) -> int:
         """The id of the largest logit of one claim; the lowest id on a tie, as torch and numpy have it."""
@@ -57,11 +74,30 @@ class Answers:
     def select(self, rows: Sequence[int]) -> Answers:
         """The answers after row i became a copy of row rows[i]."""
         index = list(rows)
-        hidden = None if self.hidden is None else self.hidden[index]
-        return Answers(self.logits[index], hidden, None if self.field is None else self.field[index])
+        chosen = self.map(lambda outputs: outputs[index])
+        chosen.field = None if self.field is None else self.field[index]
+        return chosen
+
+    def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Answers:
+        """The answers after `change` of logits, hidden states and the states of exit layers."""
+        exits = None if self.exits is None else Exits(change(self.exits.states), self.exits.head)
+        return Answers(change(self.logits), None if self.hidden is None else change(self.hidden), exits=exits)
+
+    def merge(self, other: Answers, join: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]) -> Answers:
+        """The answers made of these and of others that hold the same kinds of outputs."""
+        hidden, exits = None, None
+        if self.hidden is not None and other.hidden is not None:
+            hidden = join(self.hidden, other.hidden)
+        if self.exits is not None and other.exits is not None:
+            exits = Exits(join(self.exits.states, other.exits.states), self.exits.head)
+        return Answers(join(self.logits, other.logits), hidden, exits=exits)
 
     def top(self, count: int) -> np.ndarray:
         """The ids of the `count` largest logits of every claim, largest first, [R, N, count] on the host."""
         if self._top is None or self._top.shape[-1] < count:
             self._top = top_ids(self.logits, count)
         return self._top[..., :count]
+
+
+def _on_host(logits: torch.Tensor) -> np.ndarray:
+    return (logits if logits.dtype in (torch.float32, torch.float64) else logits.float()).cpu().numpy()

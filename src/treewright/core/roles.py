@@ -14,6 +14,7 @@ import numpy as np
 
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
+from treewright.core.exits import Others
 from treewright.core.randomness import Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
@@ -67,7 +68,7 @@ class Round:
 
     would_end(row, tokens): whether these tokens, appended, would end the row at an end id or a stop string. ask(): scores
     the claims that were added since, one forward of each model that makes the law, which then speaks of them too; False
-    where the budget is spent, and nothing more should be asked.
+    where the budget is spent, and nothing more should be asked. ask_law: how `frontier_law` gets its answer.
     """
 
     text: Text
@@ -84,6 +85,7 @@ class Round:
     bonus: bool = True
     would_end: Callable[[int, Sequence[int]], bool] = lambda row, tokens: False
     ask: Callable[[], bool] = lambda: False
+    ask_law: Callable[[], TargetLaw] | None = None
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 
@@ -103,6 +105,13 @@ class Round:
     def depth_left(self) -> int:
         """Claims deeper than this cannot become text in any row."""
         return int(self.deepest.max())
+
+    def frontier_law(self) -> TargetLaw:
+        """The target law at the frontier (column 0), before anything is proposed. The target and the models that steering
+        combines are asked for their roots, which costs a call of each where tokens are pending."""
+        if self.ask_law is None:
+            raise ValueError("this round was made by hand: give it ask_law")
+        return self.ask_law()
 
     def position(self, row: int, depth: int) -> int:
         """The absolute position of the token that a claim of this depth predicts."""
@@ -202,15 +211,14 @@ class Observer(Protocol):
 class Steering(Protocol):
     """Changes logits at one claim. `models` names the sessions whose answers it combines; `prompt` may rewrite the
     prompt that such a session reads. `steer` sees the claim's whole prefix, prompt included, and the row's key; logits are
-    -inf where a constraint forbids a token (never everywhere), and are not to be written to."""
+    -inf where a constraint forbids a token (never everywhere), and are not to be written to. `others` holds the models' own
+    answers, and the target's exit layers where the method's parts have `layers`."""
 
     models: tuple[str, ...]
 
     def prompt(self, model: str, prompt: Sequence[int]) -> Sequence[int]: ...
 
-    def steer(
-        self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]
-    ) -> np.ndarray: ...
+    def steer(self, logits: np.ndarray, others: Others, prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray: ...
 
 
 class Constraint(Protocol):
@@ -269,13 +277,14 @@ class Selector(Protocol):
 @dataclass(slots=True)
 class Parts:
     """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included.
-    `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
-    accepted path, as speculation does; a search that chooses among claims does not. `candidates`: the most continuations of
-    a prompt that a user may ask for; they come in the selector's order. `slots`: rows that a prompt is decoded in, where
-    they are not as many as its candidates (0: they are). `together`: those rows enter at once and see each other, as beams
-    and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `texts`: the selector reads what the
-    candidates spell, so the target needs a tokenizer. `claims_per_token`: further columns for each new token a row may have,
-    for searches that keep all they asked alive within a round; no limit of the machine lowers them.
+    `hidden`: the sessions must keep last hidden states readable; `layers`: the target's must keep its exit layers. `bonus`:
+    the verifier adds a token of its own after the accepted path, as speculation does; a search that chooses among claims
+    does not, and its claims are never cut to what pays on the machine. `candidates`: the most continuations of a prompt that
+    a user may ask for; they come in the selector's order. `slots`: rows that a prompt is decoded in, where they are not as
+    many as its candidates (0: they are). `together`: those rows enter at once and see each other, as beams and particles do.
+    `logprobs`: the rows keep their tokens' log-probabilities. `texts`: the selector reads what the candidates spell, so the
+    target needs a tokenizer. `claims_per_token`: further columns for each new token a row may have, for searches that keep all
+    they asked alive within a round; no limit of the machine lowers them.
     """
 
     propose: Proposer | None = None
@@ -294,6 +303,7 @@ class Parts:
     together: bool = False
     logprobs: bool = False
     texts: bool = False
+    layers: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -314,4 +324,5 @@ class Parts:
             together=self.together or other.together,
             logprobs=self.logprobs or other.logprobs,
             texts=self.texts or other.texts,
+            layers=self.layers or other.layers,
         )

@@ -7,8 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from treewright.core.answers import Answers
+from treewright.core.exits import Others
 from treewright.core.randomness import DRAW
-from treewright.core.roles import Parts, Round
+from treewright.core.roles import Parts, Round, Steering
 from treewright.ops.warp import penalised, probabilities
 
 
@@ -53,9 +54,16 @@ class PulledLaw:
         if not allowed.any():
             return logits
         for part in self._parts.steer:
-            others = {name: self._answers[name].row(row, column) for name in part.models}
-            logits = part.steer(logits, others, prefix, key)
+            logits = part.steer(logits, self._others_of(part, row, column), prefix, key)
         return np.where(allowed, penalised(logits, prefix, prompt, self._sampling), -np.inf)
+
+    def _others_of(self, part: Steering, row: int, column: int) -> Others:
+        named = {name: self._answers[name].row(row, column) for name in part.models}
+        target = self._answers["target"]
+        exits = target.exits
+        if exits is None:
+            return Others(named)
+        return Others(named, exits.layers, lambda layers, norm: target.at_layers(row, column, layers, norm), exits.head.tied)
 
     def probs(self, row: int, column: int) -> np.ndarray:
         if (row, column) not in self._probs:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ from treewright.core.errors import ContextError, InputError
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, Verdict
+from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, TargetLaw, Verdict
 from treewright.core.session import Model, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
@@ -80,8 +80,9 @@ class Engine:
             parts.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0),
         )  # fmt: skip
+        openings = {name: replace(opening, layers=parts.layers and name == "target") for name in run.models}
         self._sessions: dict[str, Session] = {
-            name: model.open(self._text, opening, self._recorder(name)) for name, model in run.models.items()
+            name: model.open(self._text, openings[name], self._recorder(name)) for name, model in run.models.items()
         }
 
     def _limit(self, index: int) -> int:
@@ -178,7 +179,7 @@ class Engine:
 
     def _new_round(self) -> Round:
         claims = self._parts.claims
-        if self._run.columns is not None:
+        if self._run.columns is not None and self._parts.bonus:
             claims = max(1, min(claims, self._run.columns // max(1, len(self._rows))))
         round = Round(
             self._text, self._request, self._sessions, self._randomness, self._memories,
@@ -189,18 +190,25 @@ class Engine:
         round.ask = lambda: self._ask(round)
         return round
 
+    def _at_frontier(self, round: Round, law: TargetLaw) -> TargetLaw:
+        """The law, once the models that make it have answered at the frontier."""
+        for name in ("target", *self._steering_models):
+            round.answers[name] = self._sessions[name].root()
+        return law
+
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
         return np.stack([probabilities(row, self._request.sampling) for row in logits])
 
     def _round(self) -> None:
         round, parts, self._asked = self._new_round(), self._parts, 1
+        law = PulledLaw(round, parts)
+        round.ask_law = lambda: self._at_frontier(round, law)
         if parts.control is not None:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
             parts.propose.propose(round)
         round.forest.limit_depth(round.deepest)
         self._score(round)
-        law = PulledLaw(round, parts)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
         self._complete(round, verdict)
         if verdict.rows is not None:

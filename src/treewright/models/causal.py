@@ -11,14 +11,18 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel
 
+from treewright.core.answers import Answers
+from treewright.core.errors import CapabilityError
+from treewright.core.exits import Exits
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
 from treewright.models.causal_session import CausalSession
 from treewright.models.compiled import CompiledStep
+from treewright.models.exit_layers import find_head
 from treewright.models.masks import Masks
 from treewright.models.memory import Layout, Memory, Probe
-from treewright.models.recompute import RecomputeSession
+from treewright.models.recompute import Reader, Reading, RecomputeSession
 from treewright.models.recurrent import continues, state_layout
 from treewright.models.recurrent_session import RecurrentSession
 from treewright.models.scans import continuing
@@ -33,7 +37,8 @@ class CausalModel:
 
     windows: layer type -> sliding window or None. layout: what the memory must hold; None where the model cannot score a
     tree in one forward. states: what a recurrent or hybrid model keeps for each row, where its forwards go on from that
-    rightly; a model with neither uses `RecomputeSession`. compiled: the static verify step, None for eager.
+    rightly; a model with neither uses `RecomputeSession`. compiled: the static verify step, None for eager. head: the way
+    from hidden states to logits, None where it cannot be found.
     """
 
     def __init__(self, model: PreTrainedModel, compile: bool = False) -> None:
@@ -47,10 +52,12 @@ class CausalModel:
         self.windows: dict[str, int | None] = {}
         self.layout: Layout | None = self._probe() if self._may_hold_trees() else None
         self.states: StateLayout | None = None if self.layout is not None else self._find_states()
+        self.head = find_head(model)
         self.compiled = CompiledStep(model) if compile and self.layout is not None else None
         self.capabilities = Capabilities(
             tree="native" if self.layout is not None else "unrolled",
             hidden=True,
+            exit_layers=self.head is not None,
             vocabulary=int(self.config.vocab_size),
             max_length=getattr(self.config, "max_position_embeddings", None),
         )
@@ -92,21 +99,22 @@ class CausalModel:
 
     @torch.inference_mode()
     def forward(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any, keep: int = 0, hidden: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Logits [R, B, V] (or of the last `keep` columns) and last hidden states [R, B, H] if asked for.
+        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any,
+        keep: int = 0, hidden: bool = False, layers: bool = False,
+    ) -> Answers:  # fmt: skip
+        """Logits [R, B, V] (or of the last `keep` columns), last hidden states [R, B, H] and exit layers if asked for.
 
         In inference mode: a small model's forward is launch overhead, of which autograd's bookkeeping is a fifth.
         """
-        return self._call(ids, keep, hidden, {
+        return self._call(ids, keep, hidden, layers, {
             "position_ids": torch.from_numpy(positions).to(self.device), "attention_mask": masks, "past_key_values": cache,
         })  # fmt: skip
 
     @torch.inference_mode()
     def go_on(
         self, ids: np.ndarray, positions: np.ndarray, mask: torch.Tensor | None, cache: Copies,
-        keep: int = 0, hidden: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:  # fmt: skip
+        keep: int = 0, hidden: bool = False, layers: bool = False,
+    ) -> Answers:  # fmt: skip
         """Like `forward`, from the states in `cache`, which are moved on. mask: for models that attend as well."""
         inputs: dict[str, Any] = {"cache_params" if "cache_params" in self._options else "past_key_values": cache}
         if "position_ids" in self._options:
@@ -114,36 +122,42 @@ class CausalModel:
         if mask is not None:
             inputs["attention_mask"] = mask
         with continuing(self.model, lambda: cache.begun):
-            return self._call(ids, keep, hidden, inputs)
+            return self._call(ids, keep, hidden, layers, inputs)
 
-    def _call(self, ids: np.ndarray, keep: int, hidden: bool, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _call(self, ids: np.ndarray, keep: int, hidden: bool, layers: bool, inputs: dict[str, Any]) -> Answers:
         extra: dict[str, Any] = {"logits_to_keep": keep} if keep and "logits_to_keep" in self._options else {}
-        if hidden:
+        if hidden or layers:
             extra["output_hidden_states"] = True
         with attending_to_trees(self.model):
             output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=True, **inputs, **extra)
-        return output.logits, output.hidden_states[-1] if hidden else None
+        exits = Exits(torch.stack(output.hidden_states[:-1], dim=2), self.head) if layers and self.head is not None else None
+        return Answers(output.logits, output.hidden_states[-1] if hidden else None, exits=exits)
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> Session:
+        if opening.layers and self.head is None:
+            raise CapabilityError(
+                f"exit layers were asked of a {type(self.model).__name__}, whose final norm and output matrix could not be "
+                "found; use a model that has exit_layers"
+            )
         if self.states is not None:
             return RecurrentSession(self, self.states, text, opening, record)
         if self.layout is None:
-            return RecomputeSession(text, opening, record, self._reader(opening.hidden))
+            return RecomputeSession(text, opening, record, self._reader(opening), self.head)
         return CausalSession(self, text, opening, record)
 
-    def _reader(self, hidden: bool) -> Any:
+    def _reader(self, opening: Opening) -> Reader:
         @torch.no_grad()
-        def read(sequences: Sequence[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
+        def read(sequences: Sequence[np.ndarray]) -> list[Reading]:
             longest = max(len(sequence) for sequence in sequences)
             ids = np.zeros((len(sequences), longest), np.int64)
             for row, sequence in enumerate(sequences):
                 ids[row, : len(sequence)] = sequence
-            output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=hidden)
-            states = output.hidden_states[-1] if hidden else None
-            return [
-                (output.logits[row, : len(s)].cpu(), None if states is None else states[row, : len(s)].cpu())
-                for row, s in enumerate(sequences)
-            ]  # fmt: skip
+            wanted = opening.hidden or opening.layers
+            output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=wanted)
+            hidden = output.hidden_states[-1].cpu() if opening.hidden else None
+            layers = torch.stack(output.hidden_states[:-1], dim=2).cpu() if opening.layers else None
+            block = Reading(output.logits.cpu(), hidden, layers)
+            return [block.at((row, slice(len(sequence)))) for row, sequence in enumerate(sequences)]
 
         return read
 

@@ -45,8 +45,9 @@ class TreeScorer(Protocol):
     def new_memory(self, rows: int, scratch: int, slots: int) -> Memory: ...
 
     def forward(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any, keep: int = 0, hidden: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any,
+        keep: int = 0, hidden: bool = False, layers: bool = False,
+    ) -> Answers: ...  # fmt: skip
 
     def timed(self) -> float: ...
 
@@ -114,13 +115,13 @@ class CausalSession:
         top_count, tops, states = self._opening.prompt_top, [], []
         for start in range(0, block.shape[1] - 1, CHUNK):
             chunk = block[:, start : min(start + CHUNK, block.shape[1] - 1)]
-            logits, hidden = self._read_chunk(rows, chunk, start, keep=0 if top_count else 1)
-            states.append(hidden)
+            read = self._read_chunk(rows, chunk, start, keep=0 if top_count else 1)
+            states.append(read.hidden)
             if top_count:
-                tops.append(top_ids(logits, top_count))
+                tops.append(top_ids(read.logits, top_count))
         if self._opening.hidden:
-            read = torch.cat(states, dim=1) if states else self._no_states(len(rows))  # type: ignore[arg-type]
-            self._states += [read[row, : size - 1] for row, size in enumerate(lengths.tolist())]
+            hidden = torch.cat(states, dim=1) if states else self._no_states(len(rows))  # type: ignore[arg-type]
+            self._states += [hidden[row, : size - 1] for row, size in enumerate(lengths.tolist())]
         if top_count:
             none = np.full((len(rows), 1, top_count), ABSENT)
             top = np.concatenate([*tops, none], axis=1)
@@ -130,16 +131,16 @@ class CausalSession:
     def _no_states(self, rows: int) -> torch.Tensor:
         return torch.zeros(rows, 0, self._model.config.hidden_size, dtype=self._model.dtype, device=self._model.device)
 
-    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> Answers:
         """Reads tokens straight into the text slots of `rows`, after `start` tokens that are there."""
         first, count = self._scratch + start, chunk.shape[1]
         window = self._memory.window(rows, range(first, first + count), range(self._scratch, first + count))  # type: ignore[union-attr]
         positions = np.broadcast_to(np.arange(start, start + count), chunk.shape).copy()
         begin = self._model.timed()
         masks = self._masks.causal(start, count)
-        logits, hidden = self._model.forward(chunk.copy(), positions, masks, window, keep, self._opening.hidden)
+        answers = self._model.forward(chunk.copy(), positions, masks, window, keep, self._opening.hidden)
         self._record("prefill", len(rows), count, self._model.timed() - begin)
-        return logits, hidden
+        return answers
 
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
@@ -169,8 +170,9 @@ class CausalSession:
         if lead + claims == 0:
             self._answers = root
         else:
-            logits, self._block_states = self._forward(forest, block, 0, first=True)
-            self._answers = self._assemble(Answers(logits, self._block_states), root, forest.columns)
+            answers = self._forward(forest, block, 0, first=True)
+            self._block_states = answers.hidden
+            self._answers = self._assemble(answers, root, forest.columns)
         self._scored = forest.columns
         return self._answers  # type: ignore[return-value]
 
@@ -178,39 +180,35 @@ class CausalSession:
         """Answers by column: the block's outputs from the frontier on, the kept root where nothing was pending."""
         lead = self._lead
 
-        def place(outputs: torch.Tensor, kept: torch.Tensor | None) -> torch.Tensor:
-            if lead == 0 and kept is not None:
+        def place(outputs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+            if lead == 0:
                 return torch.cat([kept, outputs[:, : columns - 1]], dim=1)
+            # In place: a row without pending tokens keeps nothing of this column at the commit.
             outputs = outputs[:, lead - 1 : lead - 1 + columns]
-            if kept is not None:
-                idle = torch.from_numpy(self._pending == 0).to(kept.device)
-                outputs[idle, 0] = kept[idle, 0]
+            idle = torch.from_numpy(self._pending == 0).to(kept.device)
+            outputs[idle, 0] = kept[idle, 0]
             return outputs
 
-        logits = place(block.logits, None if root is None else root.logits)
-        if block.hidden is None:
-            return Answers(logits)
-        # A copy: the block's own states are what the commit keeps, and a kept root has no place among them.
-        return Answers(logits, place(block.hidden.clone(), None if root is None else root.hidden))
+        if root is None:
+            return block.map(lambda outputs: outputs[:, lead - 1 : lead - 1 + columns])
+        return block.merge(root, place)
 
     @torch.inference_mode()
     def _next_block(self, forest: Forest) -> None:
         """Claims added since the last call, after those that are live."""
         block = np.maximum(forest.token[:, self._scored :], 0)
-        logits, hidden = self._forward(forest, block, self._lead - 1 + self._scored, first=False)
-        if hidden is not None:
-            self._block_states = hidden if self._block_states is None else torch.cat([self._block_states, hidden], dim=1)
-        known = self._answers
-        added = forest.columns - self._scored
-        hidden = None if hidden is None else torch.cat([known.hidden, hidden[:, :added]], dim=1)  # type: ignore[union-attr, list-item]
-        self._answers = Answers(torch.cat([known.logits, logits[:, :added]], dim=1), hidden)  # type: ignore[union-attr]
+        added = self._forward(forest, block, self._lead - 1 + self._scored, first=False)
+        if added.hidden is not None:
+            known = [] if self._block_states is None else [self._block_states]
+            self._block_states = torch.cat([*known, added.hidden], dim=1)
+        self._answers = self._answers.merge(added, lambda known, new: torch.cat([known, new], dim=1))  # type: ignore[union-attr]
         self._scored = forest.columns
 
-    def _forward(self, forest: Forest, block: np.ndarray, offset: int, first: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Runs a block [R, n] that is written at slot `offset`; logits [R, n, V]."""
-        model, memory = self._model, self._memory
+    def _forward(self, forest: Forest, block: np.ndarray, offset: int, first: bool) -> Answers:
+        """Runs a block [R, n] that is written at slot `offset`; answers of its columns, [R, n, V]."""
+        model, memory, opening = self._model, self._memory, self._opening
         rows, count = block.shape
-        static = model.compiled is not None and first and not self._opening.hidden
+        static = model.compiled is not None and first and not (opening.hidden or opening.layers)
         fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, count)
         keys = self._span(max(1, int(self._stored.max())))
         positions = self._positions(forest, first)
@@ -225,13 +223,13 @@ class CausalSession:
         ids, positions = _padded(block, fed, columns), _padded(self._within_context(positions), fed, columns)
         begin = model.timed()
         if static:
-            logits = model.compiled(ids, positions, masks, memory, self._scratch + keys)[:rows, :count]  # type: ignore[misc, arg-type]
-            hidden = None
+            logits = model.compiled(ids, positions, masks, memory, self._scratch + keys)  # type: ignore[misc, arg-type]
+            answers = Answers(logits[:rows, :count])
         else:
             window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
-            logits, hidden = model.forward(ids, positions, masks, window, hidden=self._opening.hidden)
+            answers = model.forward(ids, positions, masks, window, hidden=opening.hidden, layers=opening.layers)
         self._record("score", rows, columns, model.timed() - begin)
-        return logits, hidden
+        return answers
 
     def _positions(self, forest: Forest, first: bool) -> np.ndarray:
         """Own positions of the block's columns, [R, n]."""
@@ -276,9 +274,9 @@ class CausalSession:
         for row in range(len(self.seen)):
             count, start = int(self._pending[row]) - 1, int(self._stored[row])
             if count > 0:
-                _, hidden = self._read_chunk(range(row, row + 1), self._unseen(row, count)[None], start, keep=1)
-                if hidden is not None:
-                    self._states[row] = torch.cat([self._states[row], hidden[0]])
+                read = self._read_chunk(range(row, row + 1), self._unseen(row, count)[None], start, keep=1)
+                if read.hidden is not None:
+                    self._states[row] = torch.cat([self._states[row], read.hidden[0]])
                 self.seen[row] += count
         self._pending = self._text.length - self.seen
 
@@ -310,9 +308,10 @@ class CausalSession:
         index = torch.arange(len(columns)), torch.tensor(columns, dtype=torch.long)
 
         def gather(outputs: torch.Tensor) -> torch.Tensor:
-            return torch.nn.functional.pad(outputs[index], (0, 0, 0, added)).unsqueeze(1)
+            chosen = outputs[index]
+            return torch.cat([chosen, chosen.new_zeros(added, *chosen.shape[1:])]).unsqueeze(1)
 
-        return Answers(gather(answers.logits), None if answers.hidden is None else gather(answers.hidden))
+        return answers.map(gather)
 
     def states(self, row: int) -> torch.Tensor:
         stored, lead = self._states[row], self._lead

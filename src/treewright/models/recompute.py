@@ -9,27 +9,48 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
 from treewright.core.answers import Answers, top_ids
 from treewright.core.claims import ABSENT, Forest
+from treewright.core.exits import ExitHead, Exits
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
 
-Read = list[tuple[torch.Tensor, torch.Tensor | None]]
-Reader = Callable[[list[np.ndarray]], Read]
-"""Reads sequences of tokens; gives for each its logits [T, V] and its last hidden states [T, H] or None."""
+
+class Reading(NamedTuple):
+    """What one forward says of a sequence: logits [T, V], and last hidden states [T, H] and the states before each layer
+    [T, L, H] where the opening asked for them."""
+
+    logits: torch.Tensor
+    hidden: torch.Tensor | None = None
+    layers: torch.Tensor | None = None
+
+    def at(self, index: Any) -> Reading:
+        """The same outputs at some places of the sequence."""
+        return Reading(*(None if outputs is None else outputs[index] for outputs in self))  # type: ignore[arg-type]
+
+    @staticmethod
+    def of(answers: Answers, index: Any) -> Reading:
+        """Some of the answers of a round."""
+        return Reading(answers.logits, answers.hidden, None if answers.exits is None else answers.exits.states).at(index)
+
+
+Reader = Callable[[list[np.ndarray]], Sequence[tuple[torch.Tensor | None, ...]]]
+"""Reads sequences of tokens; gives for each what `Reading` holds, or the first fields of it."""
 
 
 class RecomputeSession:
     """A session that keeps no memory but the tokens, the live answers, and the answer after the last token it has seen."""
 
-    def __init__(self, text: Text, opening: Opening, record: Recorder, read: Reader) -> None:
+    def __init__(self, text: Text, opening: Opening, record: Recorder, read: Reader, head: ExitHead | None = None) -> None:
         self._text, self._opening, self._record, self._read = text, opening, record, read
+        self._head = head
         self._own: list[list[int]] = []
-        self._root: list[tuple[torch.Tensor, torch.Tensor | None] | None] = []
+        self._root: list[Reading | None] = []
         self._states: list[torch.Tensor | None] = []
         self._base = np.zeros(0, np.int64)
         self._pending = np.zeros(0, np.int64)
@@ -50,7 +71,7 @@ class RecomputeSession:
     def _read_prompts(self, prompts: list[np.ndarray]) -> None:
         """The prompts of the last rows; here only if something is asked about them."""
         if self._opening.prompt_top:
-            self._note_top([logits for logits, _ in self._forward(prompts, "prefill")], max(map(len, prompts)))
+            self._note_top([reading.logits for reading in self._forward(prompts, "prefill")], max(map(len, prompts)))
 
     def _note_top(self, read: list[torch.Tensor], longest: int) -> None:
         """Keeps the top ids predicted at the positions that were read, logits [T, V] for each prompt."""
@@ -78,25 +99,27 @@ class RecomputeSession:
         for row in range(forest.rows):
             kept = self._root[row]
             if known is not None:
-                _write(answers, row, list(range(scored)), known.logits[row], None if known.hidden is None else known.hidden[row])
+                _write(answers, row, list(range(scored)), Reading.of(known, row))
             elif not self._pending[row] and kept is not None:
-                _write(answers, row, [0], kept[0][None], None if kept[1] is None else kept[1][None])
-        for (row, path), (logits, hidden) in zip(asked, read, strict=True):
-            end = len(logits) - len(path)
-            _write(answers, row, [0, *path], logits[end - 1 :], None if hidden is None else hidden[end - 1 :])
-            self._states[row] = None if hidden is None else hidden[:end]
+                _write(answers, row, [0], kept.at(None))
+        for (row, path), reading in zip(asked, read, strict=True):
+            end = len(reading.logits) - len(path)
+            _write(answers, row, [0, *path], reading.at(slice(end - 1, None)))
+            self._states[row] = reading.at(slice(end)).hidden
         self._answers = answers
         return answers
 
-    def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> Read:
-        """Logits and states of each asked (row, path), from some token at or before the frontier to the path's end."""
+    def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> list[Reading]:
+        """What is said of each asked (row, path), from some token at or before the frontier to the path's end."""
         return self._forward([self._sequence(forest, row, path) for row, path in asked], "score")
 
-    def _blank_answers(self, forest: Forest, read: Read) -> Answers:
-        logits, hidden = read[0] if read else next((root[0][None], root[1]) for root in self._root if root is not None)
-        size = forest.rows, forest.columns
-        states = None if hidden is None else hidden.new_zeros(*size, hidden.shape[-1])
-        return Answers(logits.new_zeros(*size, logits.shape[-1]), states)
+    def _blank_answers(self, forest: Forest, read: Sequence[Reading]) -> Answers:
+        one = read[0].at(0) if read else next(root for root in self._root if root is not None)
+        logits, hidden, layers = (
+            None if outputs is None else outputs.new_zeros(forest.rows, forest.columns, *outputs.shape) for outputs in one
+        )
+        exits = None if layers is None or self._head is None else Exits(layers, self._head)
+        return Answers(logits, hidden, exits=exits)  # type: ignore[arg-type]
 
     def states(self, row: int) -> torch.Tensor:
         states = self._states[row]
@@ -107,11 +130,11 @@ class RecomputeSession:
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
         if self._answers is None:
             return
-        logits, hidden = self._answers.logits, self._answers.hidden
+        hidden, scored = self._answers.hidden, self._answers.logits.shape[1]
         for row, path in enumerate(paths):
-            kept = [column for column in path if column < logits.shape[1]]
+            kept = [column for column in path if column < scored]
             last, states = kept[-1] if kept else 0, self._states[row]
-            self._root[row] = logits[row, last], None if hidden is None else hidden[row, last]
+            self._root[row] = Reading.of(self._answers, (row, last))
             if hidden is not None and states is not None:
                 self._states[row] = torch.cat([states, hidden[row, kept]])
             self.seen[row] += self._pending[row] + len(kept)
@@ -144,15 +167,17 @@ class RecomputeSession:
         grown = self._text.token[row, self._base[row] : self._text.length[row]]
         return np.concatenate([self._own[row], grown, forest.token[row, path]]).astype(np.int64)
 
-    def _forward(self, sequences: list[np.ndarray], kind: str) -> Read:
+    def _forward(self, sequences: list[np.ndarray], kind: str) -> list[Reading]:
         begin = time.perf_counter()
-        read = self._read(sequences)
+        read = [Reading(*outputs) for outputs in self._read(sequences)]  # type: ignore[arg-type]
         columns = max(len(sequence) for sequence in sequences)
         self._record(kind, len(sequences), columns, time.perf_counter() - begin)
         return read
 
 
-def _write(answers: Answers, row: int, columns: list[int], logits: torch.Tensor, hidden: torch.Tensor | None) -> None:
-    answers.logits[row, columns] = logits
-    if answers.hidden is not None and hidden is not None:
-        answers.hidden[row, columns] = hidden
+def _write(answers: Answers, row: int, columns: list[int], reading: Reading) -> None:
+    answers.logits[row, columns] = reading.logits
+    if answers.hidden is not None and reading.hidden is not None:
+        answers.hidden[row, columns] = reading.hidden
+    if answers.exits is not None and reading.layers is not None:
+        answers.exits.states[row, columns] = reading.layers

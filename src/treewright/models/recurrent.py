@@ -13,10 +13,10 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
+from treewright.core.answers import Answers
+from treewright.core.exits import ExitHead
 from treewright.core.session import Capabilities
 from treewright.models.states import Copies, StateLayout, States
-
-Output = tuple[torch.Tensor, torch.Tensor | None]
 
 LARGEST_ERROR = {torch.float64: 1e-5, torch.float32: 1e-5}
 LARGEST_ERROR_16_BIT = 0.05
@@ -38,10 +38,13 @@ class GoesOn(Protocol):
     device: torch.device
     dtype: torch.dtype
 
+    @property
+    def head(self) -> ExitHead | None: ...
+
     def go_on(
         self, ids: np.ndarray, positions: np.ndarray, mask: torch.Tensor | None, cache: Copies,
-        keep: int = 0, hidden: bool = False,
-    ) -> Output: ...  # fmt: skip
+        keep: int = 0, hidden: bool = False, layers: bool = False,
+    ) -> Answers: ...  # fmt: skip
 
     def timed(self) -> float: ...
 
@@ -60,9 +63,10 @@ def state_layout(model: GoesOn) -> StateLayout | None:
 
 
 def read_on(
-    model: GoesOn, states: States, rows: Sequence[int], sequences: Sequence[np.ndarray], keep: int = 0, hidden: bool = False
-) -> tuple[Output, Copies]:
-    """One forward in which sequences[i] follows what `states` hold of rows[i]; logits [R, T, V], and the cache after it.
+    model: GoesOn, states: States, rows: Sequence[int], sequences: Sequence[np.ndarray], keep: int = 0, hidden: bool = False,
+    layers: bool = False,
+) -> tuple[Answers, Copies]:  # fmt: skip
+    """One forward in which sequences[i] follows what `states` hold of rows[i]; answers [R, T, V], and the cache after it.
 
     Shorter sequences are padded on the right. Nothing reads padding, but what the cache holds of a padded row after the
     forward is of no use.
@@ -74,7 +78,7 @@ def read_on(
     stored = states.stored[list(rows)]
     mask = _mask(stored, span, count, model) if states.attends else None
     cache = states.copies(rows)
-    return model.go_on(ids, stored[:, None] + np.arange(count)[None], mask, cache, keep, hidden), cache
+    return model.go_on(ids, stored[:, None] + np.arange(count)[None], mask, cache, keep, hidden, layers), cache
 
 
 def _mask(stored: np.ndarray, span: int, count: int, model: GoesOn) -> torch.Tensor:
@@ -102,11 +106,11 @@ def continues(model: GoesOn, layout: StateLayout) -> bool:
         starts, span = states.stored[rows].tolist(), states.span(rows)
         ends = [start + count if count else TOKENS - place for place, start in enumerate(starts)]
         pieces = [ids[row, start:end] for row, start, end in zip(rows, starts, ends, strict=True)]
-        (logits, _), cache = read_on(model, states, rows, pieces)
+        answers, cache = read_on(model, states, rows, pieces)
         if count:
             states.keep(cache, span, range(len(rows)), rows, count)
         wrong = [
-            logits[place, : end - start].double() - whole[row, start:end]
+            answers.logits[place, : end - start].double() - whole[row, start:end]
             for place, (row, start, end) in enumerate(zip(rows, starts, ends, strict=True))
         ]
         errors.append(float(torch.cat(wrong).square().mean().sqrt() / whole.std()))

@@ -14,10 +14,11 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
+from treewright.core.answers import Answers
 from treewright.core.claims import Forest
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.recompute import Read, RecomputeSession
+from treewright.models.recompute import Reading, RecomputeSession
 from treewright.models.recurrent import GoesOn, read_on
 from treewright.models.states import Copies, StateLayout, States
 
@@ -32,14 +33,14 @@ class RecurrentSession(RecomputeSession):
     again; at least the last token of a row is always read again, so that its answer comes with the claims'."""
 
     def __init__(self, model: GoesOn, layout: StateLayout, text: Text, opening: Opening, record: Recorder) -> None:
-        super().__init__(text, opening, record, self._refuse)
+        super().__init__(text, opening, record, self._refuse, model.head)
         self._model = model
         self._memory = States(layout, opening.rows, opening.length + 1)
         self._reached: dict[tuple[int, tuple[int, ...]], tuple[Copies, int, int, int]] = {}
         self._behind: list[torch.Tensor | None] = []
 
     @staticmethod
-    def _refuse(sequences: list[np.ndarray]) -> Read:
+    def _refuse(sequences: list[np.ndarray]) -> list[Reading]:
         raise AssertionError("unreachable: every reading of this session starts from its memory")
 
     def _read_prompts(self, prompts: list[np.ndarray]) -> None:
@@ -66,12 +67,12 @@ class RecurrentSession(RecomputeSession):
             count = min(CHUNK, min(len(unread[row]) for row in rows) - done)
             span = self._memory.span(rows)
             pieces = [unread[row][done : done + count] for row in rows]
-            (logits, hidden), cache = self._read_on(rows, pieces, kind, keep=0 if wanted else 1)
+            answers, cache = self._read_on(rows, pieces, kind, keep=0 if wanted else 1)
             self._memory.keep(cache, span, range(len(rows)), rows, count)
             for place, row in enumerate(rows):
                 if wanted:
-                    logits_of[row].append(logits[place])
-                self._remember(row, None if hidden is None else hidden[place])
+                    logits_of[row].append(answers.logits[place])
+                self._remember(row, None if answers.hidden is None else answers.hidden[place])
             done += count
         return logits_of
 
@@ -80,27 +81,24 @@ class RecurrentSession(RecomputeSession):
         known = self._behind[row]
         self._behind[row] = hidden if known is None or hidden is None else torch.cat([known, hidden])
 
-    def _read_on(
-        self, rows: Sequence[int], sequences: Sequence[np.ndarray], kind: str, keep: int = 0
-    ) -> tuple[tuple[torch.Tensor, torch.Tensor | None], Copies]:
+    def _read_on(self, rows: Sequence[int], sequences: Sequence[np.ndarray], kind: str, keep: int = 0) -> tuple[Answers, Copies]:
         begin = self._model.timed()
-        output, cache = read_on(self._model, self._memory, rows, sequences, keep, self._opening.hidden)
+        layers = self._opening.layers and kind == "score"
+        answers, cache = read_on(self._model, self._memory, rows, sequences, keep, self._opening.hidden, layers)
         self._record(kind, len(rows), max(map(len, sequences)), self._model.timed() - begin)
-        return output, cache
+        return answers, cache
 
-    def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> Read:
+    def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> list[Reading]:
         if self._answers is None:
             self._catch_up({row for row, _ in asked}, forest)
         rows = [row for row, _ in asked]
         sequences = [self._sequence(forest, row, path)[self._memory.stored[row] :] for row, path in asked]
         count, span = max(map(len, sequences)), self._memory.span(rows)
-        (logits, hidden), cache = self._read_on(rows, sequences, "score")
+        answers, cache = self._read_on(rows, sequences, "score")
         for place, (row, path) in enumerate(asked):
             if len(sequences[place]) == count:
                 self._reached[row, tuple(path)] = cache, place, span, count
-        return [
-            (logits[place, : len(s)], None if hidden is None else hidden[place, : len(s)]) for place, s in enumerate(sequences)
-        ]
+        return [Reading.of(answers, (place, slice(len(sequence)))) for place, sequence in enumerate(sequences)]
 
     def _catch_up(self, rows: set[int], forest: Forest) -> None:
         """Moves the memory on where it has fallen `LAG` tokens behind, and then every row that can take a `STEP`."""

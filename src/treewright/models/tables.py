@@ -16,7 +16,7 @@ from treewright.core.answers import Answers
 from treewright.core.claims import Forest
 from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.recompute import RecomputeSession
+from treewright.models.recompute import Reading, RecomputeSession
 
 
 class Table:
@@ -24,17 +24,18 @@ class Table:
 
     vocabulary: tokens 0 .. vocabulary-1. order: how many last tokens the law depends on. sharpness: standard deviation of
     the logits; 0 is uniform. likeness in [0, 1] with `like`: mixes in another table's logits, for a draft that is like
-    its target.
+    its target. layers: exit layers below the last one, the deeper the more like it.
     """
 
     def __init__(
         self, vocabulary: int, seed: int, order: int = 3, sharpness: float = 1.0,
-        like: Table | None = None, likeness: float = 0.0,
+        like: Table | None = None, likeness: float = 0.0, layers: int = 8,
     ) -> None:  # fmt: skip
         self.vocabulary, self.seed, self.order, self.sharpness = vocabulary, seed, order, sharpness
-        self.like, self.likeness = like, likeness
-        self.capabilities = Capabilities(vocabulary=vocabulary, hidden=True)
+        self.like, self.likeness, self.layers = like, likeness, layers
+        self.capabilities = Capabilities(vocabulary=vocabulary, hidden=True, exit_layers=True)
         self._row = lru_cache(maxsize=None)(self._make_row)
+        self._depths = lru_cache(maxsize=None)(self._make_depths)
 
     def logits(self, prefix: Sequence[int]) -> np.ndarray:
         """The logits after `prefix`, [V] float64."""
@@ -53,16 +54,47 @@ class Table:
         state = np.random.default_rng([self.seed + 1, len(context), *context]).normal(size=4)
         return state / np.linalg.norm(state)
 
-    def open(self, text: Text, opening: Opening, record: Recorder) -> RecomputeSession:
-        def read(sequences: list[np.ndarray]) -> list[tuple[torch.Tensor, torch.Tensor | None]]:
-            return [(self._read(s, self.logits), self._read(s, self.hidden) if opening.hidden else None) for s in sequences]
+    def states(self, prefix: Sequence[int]) -> np.ndarray:
+        """What stands for the hidden states before each layer after `prefix`, [L, V] float64: logits before their norm."""
+        return self._depths(tuple(int(token) for token in prefix[-self.order :]))
 
-        return RecomputeSession(text, opening, record, read)
+    def _make_depths(self, context: tuple[int, ...]) -> np.ndarray:
+        noise = np.random.default_rng([self.seed + 2, len(context), *context]).normal(size=(self.layers, self.vocabulary))
+        depth = np.arange(self.layers)[:, None] / self.layers
+        return depth * self.logits(context) + (1 - depth) * noise
+
+    def exit_logits(self, prefix: Sequence[int], layer: int, norm: bool = True) -> np.ndarray:
+        """The logits [V] if the table ended after `layer`; layer L is its own law."""
+        if layer == self.layers:
+            return self.logits(prefix)
+        state = self.states(prefix)[layer]
+        return state / np.sqrt((state**2).mean()) if norm else state
+
+    def open(self, text: Text, opening: Opening, record: Recorder) -> RecomputeSession:
+        def read(sequences: list[np.ndarray]) -> list[Reading]:
+            return [
+                Reading(
+                    self._read(sequence, self.logits), self._read(sequence, self.hidden) if opening.hidden else None,
+                    self._read(sequence, self.states) if opening.layers else None,
+                )
+                for sequence in sequences
+            ]  # fmt: skip
+
+        return RecomputeSession(text, opening, record, read, TableHead())
 
     @staticmethod
     def _read(sequence: np.ndarray, function: object) -> torch.Tensor:
         ends = range(1, len(sequence) + 1)
         return torch.from_numpy(np.stack([function(sequence[:end].tolist()) for end in ends]))  # type: ignore[operator]
+
+
+class TableHead:
+    """A table's states are logits; its final norm divides them by their root mean square."""
+
+    tied = False
+
+    def __call__(self, states: torch.Tensor, norm: bool) -> torch.Tensor:
+        return states / states.square().mean(-1, keepdim=True).sqrt() if norm else states
 
 
 class AnyOrderTable:

@@ -7,10 +7,12 @@ temperature, top-k, top-p, min-p and typical sampling as transformers orders the
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
+from treewright.core.exits import Others
 from treewright.core.request import Request, Sampling
 from treewright.core.roles import Parts
 from treewright.testing.enumerate import Case, Tokens
@@ -56,11 +58,17 @@ def next_law(case: Case, parts: Parts, new: Tokens) -> list[float]:
         return [0.0] * len(logits)
     logits = _cut(logits, allowed)
     for part in parts.steer:
-        others = {name: case.models[name].logits([*part.prompt(name, prompt), *new]) for name in part.models}  # type: ignore[attr-defined]
+        named = {name: case.models[name].logits([*part.prompt(name, prompt), *new]) for name in part.models}  # type: ignore[attr-defined]
+        others = _with_exits(named, case, prefix) if parts.layers else Others(named)
         logits = [float(value) for value in part.steer(np.array(logits), others, np.array(prefix), (case.row, 0))]
     logits = [_penalise(value, token, prompt, new, request.sampling) for token, value in enumerate(logits)]
     logits = _cut(logits, allowed)
     return warp(logits, request.sampling)
+
+
+def _with_exits(named: Mapping[str, np.ndarray], case: Case, prefix: Sequence[int]) -> Others:
+    target: Any = case.models["target"]
+    return Others(named, target.layers, lambda layers, norm: np.stack([target.exit_logits(prefix, at, norm) for at in layers]))
 
 
 def _allowed(case: Case, parts: Parts, new: Tokens, vocabulary: int) -> list[bool]:

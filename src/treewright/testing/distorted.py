@@ -65,4 +65,4 @@ class DistortedSession:
 
     def _distort(self, answers: Answers) -> Answers:
         bias = self._bias.to(answers.logits)
-        return Answers(answers.logits * FLATTER + bias, answers.hidden, answers.field)
+        return Answers(answers.logits * FLATTER + bias, answers.hidden, answers.field, answers.exits)

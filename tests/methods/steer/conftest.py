@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
+from typing import Any
 
 import pytest
 
@@ -21,3 +23,34 @@ def case_of() -> Callable[..., Case]:
         return Bench(parts, roles, likeness=0.3).case(setting)
 
     return make
+
+
+@cache
+def six_layers(family: str) -> Any:
+    import torch
+    import transformers as t
+
+    llama = dict(vocab_size=61, hidden_size=24, intermediate_size=40, num_attention_heads=2, num_key_value_heads=1)
+    config, kind = {
+        "llama": lambda: (t.LlamaConfig(**llama, num_hidden_layers=6, initializer_range=0.25), t.LlamaForCausalLM),
+        "gpt2": lambda: (
+            t.GPT2Config(vocab_size=61, n_embd=24, n_head=2, n_layer=6, n_positions=96, initializer_range=0.25), t.GPT2LMHeadModel
+        ),
+    }[family]()  # fmt: skip
+    with torch.random.fork_rng():
+        torch.manual_seed(5)
+        return kind(config).eval().double()
+
+
+@pytest.fixture(scope="session")
+def network() -> Callable[[str], Any]:
+    """network("llama" or "gpt2"): a tiny transformers model of six layers in float64; GPT-2's embeddings are tied."""
+    return six_layers
+
+
+@pytest.fixture(scope="session")
+def causal() -> Callable[[str], Any]:
+    """The same behind the protocol."""
+    from treewright.models.causal import CausalModel
+
+    return cache(lambda family: CausalModel(six_layers(family)))
