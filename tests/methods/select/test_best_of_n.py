@@ -30,8 +30,8 @@ def test_the_largest_score_wins_and_a_tie_goes_to_the_lowest_sample(pool, choose
 
 
 def test_what_was_cut_off_comes_last_however_good(pool, chooser):
-    cut = pool("a", "bb", "c", "dddd", reasons=["budget", "stop", "dead_end", "length"])
-    assert chooser("best_of_n")(cut, reward=judged(lambda prompt, text: len(text))) == [3, 1, 0, 2]
+    cut = pool("aaa", "b", "cccc", "dd", reasons=["budget", "stop", "dead_end", "length"])
+    assert chooser("best_of_n")(cut, reward=judged(lambda prompt, text: len(text))) == [3, 1, 2, 0]
     assert chooser("best_of_n")(pool("a", "bb", reasons=["budget"] * 2), reward=judged(lambda p, t: len(t))) == [1, 0]
 
 
