@@ -160,13 +160,15 @@ class TargetLaw(Protocol):
     greedy: bool
 
     def logits(self, row: int, column: int) -> np.ndarray:
-        """Steered, constrained and penalised logits, [V]."""
+        """Steered, constrained and penalised logits, [V]. Raises CompositionError under a constraint whose mask is not known:
+        a black box, or any where a `Sampler` draws."""
 
     def probs(self, row: int, column: int) -> np.ndarray:
-        """The law as probabilities [V], float64, sum 1. All zero where a constraint leaves nothing."""
+        """The law as probabilities [V], float64, sum 1. All zero where a constraint leaves nothing. Raises as `logits`."""
 
     def draw(self, row: int, column: int) -> tuple[int, float]:
-        """A token drawn from the law with the noise of its position, and its log weight; (-1, -inf) at a dead end."""
+        """A token drawn from the law with the noise of its position, and its log weight; (-1, -inf) at a dead end. The weight
+        is 0 unless a `Sampler` draws or `Parts.weighted` asks for it."""
 
 
 class Proposer(Protocol):
@@ -207,9 +209,29 @@ class Steering(Protocol):
 
 
 class Constraint(Protocol):
-    """Which tokens may follow. `mask` gives [V] bool for the tokens after the prompt of a row."""
+    """Which tokens may follow the continuation of a row, prompt left out. Both ways of asking give the same answer."""
 
-    def mask(self, row: Hashable, continuation: np.ndarray) -> np.ndarray: ...
+    def mask(self, row: Hashable, continuation: np.ndarray) -> np.ndarray:
+        """[V] bool. Raises CompositionError where the constraint is a black box that has no mask."""
+
+    def allowed(self, row: Hashable, continuation: np.ndarray, token: int) -> bool:
+        """The mask's entry of one token, without computing the others."""
+
+
+class Sampler(Protocol):
+    """Draws the token of a claim where constraints are asked about one token at a time, never for a mask. `weighs`: its
+    weights are unbiased, else they are all 1."""
+
+    weighs: bool
+
+    def draw(
+        self, law: np.ndarray, allowed: Callable[[int], bool], index: Callable[[np.ndarray, int], int]
+    ) -> tuple[int, float]:
+        """A token of the law [V] under the constraint, and the logarithm of an unbiased estimate of the mass that is allowed;
+        (-1, -inf) where nothing is. index(weights, trial): chance, a fresh one for each trial."""
+
+    def largest(self, logits: np.ndarray, allowed: Callable[[int], bool]) -> int:
+        """The allowed token with the largest logit, -1 if there is none; what temperature 0 takes."""
 
 
 class Controller(Protocol):
@@ -220,8 +242,8 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """A finished continuation, as selection sees it: `sample` in the order of the slots, completions after them.
-    logprob: the sum of the target's own log-probabilities of its tokens, where the part asked for them, else 0."""
+    """A finished continuation of prompt number `prompt`, as selection sees it: `sample` in the order of the slots,
+    completions after them. logprob: the sum of the target's own log-probabilities of its tokens, where the part asked for them, else 0."""
 
     sample: int
     tokens: list[int]
@@ -229,6 +251,7 @@ class Candidate:
     finish_reason: FinishReason
     log_weight: float = 0.0
     logprob: float = 0.0
+    prompt: int = 0
 
 
 class Scorer(Protocol):
@@ -255,7 +278,9 @@ class Parts:
     `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
     accepted path, as speculation does; a search that chooses among claims does not. `candidates`: rows that a prompt is
     decoded in; the user gets as many of them as were asked for, in the selector's order. `together`: those rows enter at
-    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities."""
+    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities.
+    `probabilities`: the verifier asks for whole laws and not only for draws. `weighted`: draws carry the mass that
+    constraints leave of the free law, and are drawn from what they leave of it *after* top-k and the other warpers."""
 
     propose: Proposer | None = None
     verify: Verifier | None = None
@@ -263,6 +288,7 @@ class Parts:
     steer: tuple[Steering, ...] = ()
     constrain: tuple[Constraint, ...] = ()
     control: Controller | None = None
+    draw: Sampler | None = None
     select: Selector | None = None
     claims: int = 1
     candidates: int = 1
@@ -270,6 +296,8 @@ class Parts:
     bonus: bool = True
     together: bool = False
     logprobs: bool = False
+    probabilities: bool = False
+    weighted: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -280,6 +308,7 @@ class Parts:
             steer=self.steer + other.steer,
             constrain=self.constrain + other.constrain,
             control=self.control or other.control,
+            draw=self.draw or other.draw,
             select=self.select or other.select,
             claims=max(self.claims, other.claims),
             candidates=max(self.candidates, other.candidates),
@@ -287,4 +316,6 @@ class Parts:
             bonus=self.bonus and other.bonus,
             together=self.together or other.together,
             logprobs=self.logprobs or other.logprobs,
+            probabilities=self.probabilities or other.probabilities,
+            weighted=self.weighted or other.weighted,
         )
