@@ -30,8 +30,8 @@ CPU_COLUMNS = 64
 
 @dataclasses.dataclass(slots=True)
 class Job:
-    """A checked request over a loaded model, ready to run; made by `prepare`. compiled: its constraints, None where all prompts are free.
-    scorers: what judges texts, by role."""
+    """A checked request over a loaded model, ready to run; made by `prepare`. compiled: its constraints, None where all
+    prompts are free. scorers: what judges texts, by role."""
 
     target: Loaded
     recipe: Recipe

@@ -224,9 +224,7 @@ class Sampler(Protocol):
 
     weighs: bool
 
-    def draw(
-        self, law: np.ndarray, allowed: Callable[[int], bool], index: Callable[[np.ndarray, int], int]
-    ) -> tuple[int, float]:
+    def draw(self, law: np.ndarray, allowed: Callable[[int], bool], index: Callable[[np.ndarray, int], int]) -> tuple[int, float]:
         """A token of the law [V] under the constraint, and the logarithm of an unbiased estimate of the mass that is allowed;
         (-1, -inf) where nothing is. index(weights, trial): chance, a fresh one for each trial."""
 
@@ -243,7 +241,8 @@ class Controller(Protocol):
 @dataclass(frozen=True, slots=True)
 class Candidate:
     """A finished continuation of prompt number `prompt`, as selection sees it: `sample` in the order of the slots,
-    completions after them. logprob: the sum of the target's own log-probabilities of its tokens, where the part asked for them, else 0."""
+    completions after them. logprob: the sum of the target's own log-probabilities of its tokens, where the part asked for
+    them, else 0."""
 
     sample: int
     tokens: list[int]

@@ -13,7 +13,6 @@ from treewright.core.request import Request
 from treewright.core.roles import Parts, Round
 from treewright.ops.warp import penalised, probabilities
 
-
 WHOLE_LAWS = (
     "constraints are asked about one token at a time here, and this method needs the probabilities of all tokens that they "
     "allow; leave out the sampler (awrs), or join it with a method that only matches draws, such as token_recycling"

@@ -74,7 +74,9 @@ class Row:
         return continuation_text(decode, request.prompts[self.prompt], self.tokens[:-1] if ended_by_id else self.tokens)
 
     def to_candidate(self, text: str = "") -> Candidate:
-        return Candidate(self.sample, self.tokens, text, self.finish or "cancelled", self.log_weight, sum(self.logprobs), self.prompt)
+        return Candidate(
+            self.sample, self.tokens, text, self.finish or "cancelled", self.log_weight, sum(self.logprobs), self.prompt
+        )
 
     def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
         return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)

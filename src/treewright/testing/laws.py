@@ -159,8 +159,9 @@ def properly_weighted(
     cases = []
     for setting in (
         Setting("penalties", Sampling(0.8, repetition_penalty=1.3, frequency_penalty=0.3), row=1),
-        Setting("top-k, stop", Sampling(1.2, top_k=2), row=1, vocabulary=4, stop_ids=(3,)),
+        Setting("top-k, stop", Sampling(1.2, top_k=2), row=2, vocabulary=4, stop_ids=(3,)),
     ):
+
         def boxed(setting: Setting = setting) -> Parts:
             return make().join(Parts(constrain=(box(DeadEnds(setting.vocabulary)),)))
 

@@ -71,7 +71,7 @@ def mass(prompt: tuple[int, ...], tokens: int, whole: bool) -> float:
 @pytest.mark.parametrize(
     ("method", "options", "tokens", "outcomes"),
     [
-        ("smc", {"particles": 3, "threshold": 1.0}, 3, 100), ("smc", {"particles": 2, "threshold": 0.0}, 3, 30),
+        ("smc", {"particles": 3, "threshold": 1.0}, 3, 100), ("smc", {"particles": 2, "threshold": 0.0}, 3, 20),
         ("smc", {"particles": 3, "threshold": 0.8, "resampling": "multinomial"}, 3, 100),
         ("awrs+smc", {"particles": 2, "threshold": 1.0}, 2, 500), ("awrs+smc", {"particles": 1}, 3, 100),
     ],

@@ -67,9 +67,7 @@ class AdaptiveRejection:
         self._config = config
         self.weighs = config.looks > 0
 
-    def draw(
-        self, law: np.ndarray, allowed: Callable[[int], bool], index: Callable[[np.ndarray, int], int]
-    ) -> tuple[int, float]:
+    def draw(self, law: np.ndarray, allowed: Callable[[int], bool], index: Callable[[np.ndarray, int], int]) -> tuple[int, float]:
         tokens = np.flatnonzero(law)
         left, trials = law[tokens], count()
         total = float(left.sum())
