@@ -60,7 +60,7 @@ def test_the_end_asks_whether_the_text_is_complete_and_nothing_follows_it(reads)
 def test_a_free_prompt_is_free_and_a_checked_one_has_no_mask():
     box = BlackBox([None, check(str.isalpha)], Spelling(), (END,), len(TOKENS))  # type: ignore[arg-type]
     assert box.mask((0, 3), np.array([0])).all() and box.allowed((0, 3), np.array([0]), PAD)
-    with pytest.raises(CompositionError, match="check isalpha can only be asked about one token at a time.*awrs"):
+    with pytest.raises(CompositionError, match=r"check isalpha can only be asked about one token at a time.*awrs"):
         box.mask((1, 0), np.array([0]))
 
 
@@ -75,7 +75,7 @@ def test_one_text_is_asked_once():
 def test_a_function_that_answers_nothing_or_fails_is_named():
     with pytest.raises(ConstraintError, match="check print returned None for 'ab'; return True or False"):
         ask(check(print), [0], 3)
-    with pytest.raises(ConstraintError, match="check int raised ValueError .* for 'ab'; return False"):
+    with pytest.raises(ConstraintError, match=r"check int raised ValueError .* for 'ab'; return False"):
         ask(check(int), [0], 3)
 
 

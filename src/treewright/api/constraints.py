@@ -65,7 +65,8 @@ def compile_constraints(target: Loaded, request: Request, cards: Sequence[Card])
     if first is not None and not any("draw" in card.roles for card in cards):
         raise CompositionError(needs_sampler(first))
     grammars = [one.within if isinstance(one, Check) else one for one in request.constraints]
-    size, vocabulary = target.protocol.capabilities.vocabulary, None
+    size = target.protocol.capabilities.vocabulary
+    vocabulary: Any = None
     if any(grammars) or any(check is not None and check.reads != "tokens" for check in checks):
         if target.tokenizer is None:
             raise ConstraintError(f"a constraint was given but model '{target.name}' has no tokenizer; give one to load()")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from treewright.core.randomness import Keyed
@@ -138,7 +139,7 @@ def lazily_constrained(method: str, options: Mapping[str, Any] | None = None, *,
             expected = [text_masses(case, conditioned=True)] if not setting.sampling.greedy else []
             # What steering and a nucleus make of a law depends on whether they see what is forbidden.
             if setting.sampling.top_p is None and not make().steer:
-                masked = replace(case, make_parts=lambda f=fence: Parts(constrain=(f,)))
+                masked = replace(case, make_parts=partial(Parts, constrain=(fence,)))
                 expected.append(plain_law(masked))
             cases += [_agree(f"{method}, drafts {widths}", setting.name, found, law, coverage) for law in expected]
     return LawReport("lazily_constrained", method, TOLERANCE, cases)
@@ -181,8 +182,8 @@ def _agree(
     if not distance <= TOLERANCE:
         worst = max({*found, *expected}, key=lambda tokens: abs(found.get(tokens, 0.0) - expected.get(tokens, 0.0)))
         raise LawBroken(
-            f"{subject}, {name}: {distance:.3g} from the definition (allowed {TOLERANCE:g}) over {coverage.outcomes} outcomes; the "
-            f"tokens {worst} have mass {found.get(worst, 0.0):.6g} and should have {expected.get(worst, 0.0):.6g}"
+            f"{subject}, {name}: {distance:.3g} from the definition (allowed {TOLERANCE:g}) over {coverage.outcomes} outcomes; "
+            f"the tokens {worst} have mass {found.get(worst, 0.0):.6g} and should have {expected.get(worst, 0.0):.6g}"
         )
     return CaseReport(name, distance, coverage)
 

@@ -194,7 +194,7 @@ def no_repeat_anywhere(tokens: list[int]) -> bool:
 def test_a_check_without_awrs_is_refused_before_anything_runs():
     constraint = treewright.check(no_repeat, reads="tokens")
     for method, given in (("plain", {}), ("specinfer", {"models": {"draft": Table(3, 2)}})):
-        with pytest.raises(CompositionError, match="check no_repeat can only be asked about one token at a time.*awrs"):
+        with pytest.raises(CompositionError, match=r"check no_repeat can only be asked about one token at a time.*awrs"):
             treewright.generate(load(Table(3, 1)), [1], method, constraint=constraint, **given)
 
 

@@ -72,7 +72,7 @@ def mass(prompt: tuple[int, ...], tokens: int, whole: bool) -> float:
     ("method", "options", "tokens", "outcomes"),
     [
         ("smc", {"particles": 3, "threshold": 1.0}, 3, 100), ("smc", {"particles": 2, "threshold": 0.0}, 3, 20),
-        ("smc", {"particles": 3, "threshold": 0.8, "resampling": "multinomial"}, 3, 100),
+        ("smc", {"particles": 2, "threshold": 1.0, "resampling": "multinomial"}, 3, 20),
         ("awrs+smc", {"particles": 2, "threshold": 1.0}, 2, 500), ("awrs+smc", {"particles": 1}, 3, 100),
     ],
 )  # fmt: skip
@@ -124,7 +124,7 @@ def test_a_particle_that_cannot_go_on_is_replaced_unless_nothing_is_resampled():
     for threshold in (0.01, 0.0):
         runs = [run("smc", {"particles": 8, "threshold": threshold}, seed=seed).finished for seed in range(10)]
         dead[threshold] = Counter(row.finish for rows in runs for row in rows.values())["dead_end"]
-    assert dead[0.01] < 10 < 20 < dead[0.0]
+    assert 0 < 2 * dead[0.01] < dead[0.0], dead
 
 
 def test_one_particle_is_plain_sampling_under_the_mask():
@@ -214,7 +214,7 @@ def test_what_does_not_go_together_is_refused():
     settings = dict(constraint=treewright.check(ends_in_two, reads="tokens"), max_new_tokens=4)
     with pytest.raises(CompositionError, match="awrs"):
         treewright.generate(load(TABLE), [1], "smc", temperature=1.0, **settings)
-    with pytest.raises(CompositionError, match="needs the weights of its draws.*looks"):
+    with pytest.raises(CompositionError, match=r"needs the weights of its draws.*looks"):
         treewright.generate(load(TABLE), [1], "awrs+smc", {"looks": 0}, temperature=1.0, **settings)
     with pytest.raises(CompositionError, match="single seat 'verify'"):
         treewright.generate(load(TABLE), [1], "smc+token_recycling", temperature=1.0)

@@ -15,9 +15,9 @@ top-k and the other warpers: the law is what they allow of the warped law, and a
 dead end. At temperature 0 tokens are asked in falling order, and the first that is allowed is the argmax under the constraint.
 
 Beside the paper: the estimator is that of the released code for one look ("recursive"). Its other one, which counts draws
-with replacement and asks less where one token has most of the mass, is left out. In its place `looks` may be raised: masses of allowed tokens that were seen are then known, and only the
-rest is estimated (Des Raj's estimator), exactly where all are seen. `limit` counts what is given up as forbidden, so weights
-are then too small in the mean, never too large.
+with replacement and asks less where one token has most of the mass, is left out. In its place `looks` may be raised: masses
+of allowed tokens that were seen are then known, and only the rest is estimated (Des Raj's estimator), exactly where all are
+seen. `limit` counts what is given up as forbidden, so weights are then too small in the mean, never too large.
 """
 
 from __future__ import annotations
