@@ -118,15 +118,6 @@ def test_prompts_in_a_batch_are_decoded_as_they_are_alone():
     }
 
 
-def test_a_particle_that_cannot_go_on_is_replaced_unless_nothing_is_resampled():
-    """The last that still goes on may die for want of others; without resampling every second one does."""
-    dead = {}
-    for threshold in (0.01, 0.0):
-        runs = [run("smc", {"particles": 8, "threshold": threshold}, seed=seed).finished for seed in range(10)]
-        dead[threshold] = Counter(row.finish for rows in runs for row in rows.values())["dead_end"]
-    assert 0 < 2 * dead[0.01] < dead[0.0], dead
-
-
 def test_one_particle_is_plain_sampling_under_the_mask():
     for seed in range(5):
         ours = run("smc", {"particles": 1}, seed=seed).finished[0, 0]
@@ -142,36 +133,46 @@ class Uneven:
         self._weights = weights
 
     def draw(self, row: int, column: int) -> tuple[int, float]:
-        return row, math.log(self._weights[row])
+        weight = self._weights[row]
+        return (row % 4, math.log(weight)) if weight else (-1, -math.inf)
+
+
+def first_verdict(weights: list[float], seed: int = 0, **options) -> Verdict:
+    """The first verdict over particles whose first tokens weigh this much; 0 is a dead end."""
+    seen: list[Verdict] = []
+
+    class Watched(Particles):
+        def verify(self, round: Round, law: TargetLaw) -> Verdict:
+            seen.append(super().verify(round, Uneven(weights)))  # type: ignore[arg-type]
+            return seen[-1]
+
+    made = Parts(verify=Watched(Config(particles=len(weights), **options)), candidates=len(weights), together=True)
+    engine = Engine(Run(Request(((1, 0),), 2, sampling=Sampling(1.0), seed=seed), {"target": TABLE}, made))
+    rounds = engine.run()
+    next(rounds)
+    rounds.close()  # type: ignore[attr-defined]
+    return seen[0]
 
 
 @pytest.mark.parametrize("resampling", ["systematic", "multinomial"])
-def test_rows_are_continued_as_often_as_their_share(resampling, monkeypatch):
+def test_rows_are_continued_as_often_as_their_share(resampling):
     """Through many seeds; systematic resampling is never off by a whole copy."""
-    weights = [4.0, 1.0, 1.5, 1.5]
-    counts = np.zeros((400, 4))
-    for seed in range(len(counts)):
-        seen: list[list[int]] = []
-
-        class Watched(Particles):
-            def verify(self, round: Round, law: TargetLaw, seen: list[list[int]] = seen) -> Verdict:
-                verdict = super().verify(round, Uneven(weights))  # type: ignore[arg-type]
-                seen.append(verdict.rows or [0, 1, 2, 3])
-                return verdict
-
-        watched = Watched(Config(particles=4, threshold=1.0, resampling=resampling))
-        request = Request(((1, 0),), 2, sampling=Sampling(1.0), seed=seed)
-        engine = Engine(Run(request, {"target": TABLE}, Parts(verify=watched, candidates=4, together=True)))
-        rounds = engine.run()
-        next(rounds)
-        counts[seed] = np.bincount(seen[0], minlength=4)
-        rounds.close()  # type: ignore[attr-defined]
+    weights, seeds = [4.0, 1.0, 1.5, 1.5], 400
+    verdicts = [first_verdict(weights, seed, threshold=1.0, resampling=resampling) for seed in range(seeds)]
+    counts = np.array([np.bincount(verdict.rows or range(4), minlength=4) for verdict in verdicts])
     wanted = 4 * np.array(weights) / sum(weights)
-    assert abs(counts.mean(0) - wanted).max() < 4 * 0.87 / 20
-    if resampling == "systematic":
-        assert abs(counts - wanted).max() < 1
-    else:
-        assert abs(counts - wanted).max() > 1
+    assert abs(counts.mean(0) - wanted).max() < 4 / math.sqrt(seeds)
+    assert (abs(counts - wanted).max() < 1) == (resampling == "systematic")
+    assert all(np.allclose(verdict.log_weight, math.log(2)) for verdict in verdicts)
+
+
+def test_a_particle_that_cannot_go_on_is_replaced_unless_nothing_is_resampled():
+    replaced = first_verdict([1.0, 0.0, 1.0, 1.0], threshold=0.01)
+    assert replaced.rows is not None and 1 not in replaced.rows and not any(replaced.finished or [])
+    assert np.allclose(replaced.log_weight, math.log(3 / 4))
+    left = first_verdict([1.0, 0.0, 1.0, 1.0], threshold=0.0)
+    assert left.rows is None and left.finished == [False, True, False, False]
+    assert first_verdict([0.0, 0.0], threshold=0.5).finished == [True, True]
 
 
 def candidates(weights: list[float], prompt: int) -> list[Candidate]:
