@@ -15,6 +15,7 @@ _HOMES = {
     "find": "core.registry", "methods": "core.registry", "compare": "interop.compare", "hf": "interop.hf",
     "laws": "testing.laws",
     "json_schema": "core.grammar", "regex": "core.grammar", "grammar": "core.grammar", "choice": "core.grammar",
+    "check": "core.grammar",
 }  # fmt: skip
 _MODULES = {"hf", "laws"}
 __all__ = [*_HOMES, "__version__"]

@@ -14,12 +14,13 @@ def test_counts_are_those_of_the_targets_own_rounds_and_survive_json() -> None:
             Call("target", "prefill", 1, 9, 0.5), Call("draft", "prefill", 1, 9, 0.25),
             Call("draft", "score", 1, 1, 0.125), Call("target", "score", 1, 4, 1.0), Call("target", "score", 1, 4, 2.0),
         ],
-        steps=[Step(0, [5, 6, 7], [-1, 0, 1], [1], [6, 8]), Step(0, [8, 9, -1], [-1, 0, 1], [], [1])],
+        steps=[Step(0, [5, 6, 7], [-1, 0, 1], [1], [6, 8], checks=6), Step(0, [8, 9, -1], [-1, 0, 1], [], [1])],
         notes={"why": [1, 2]}, new_tokens=3, seconds=4.5, cache_bytes=64,
     )  # fmt: skip
     assert trace.model_calls == 2 and trace.tokens_per_call == 1.5 and trace.seconds_in_model == 3.875
     assert Trace.from_json(trace.to_json()) == trace
-    assert json.loads(trace.to_json())["summary"] == {"model_calls": 2, "tokens_per_call": 1.5, "seconds_in_model": 3.875}
+    summary = {"model_calls": 2, "tokens_per_call": 1.5, "seconds_in_model": 3.875, "checks_per_token": 2.0}
+    assert json.loads(trace.to_json())["summary"] == summary
 
 
 def test_an_empty_trace_divides_by_nothing() -> None:

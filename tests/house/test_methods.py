@@ -102,7 +102,8 @@ def test_roles_of_the_card_are_the_seats_that_are_taken(name):
     found = entries()[name]
     module = found.load()
     parts = module.parts(module.Config())
-    taken = {"propose": parts.propose, "verify": parts.verify, "control": parts.control, "select": parts.select}
+    taken = {"propose": parts.propose, "verify": parts.verify, "control": parts.control}
+    taken |= {"draw": parts.draw, "select": parts.select}
     seats = {seat for seat, part in taken.items() if part is not None}
     seats |= {seat for seat in ("observe", "steer", "constrain") if getattr(parts, seat)}
     assert seats == set(found.card.roles)

@@ -84,6 +84,25 @@ def test_masks_are_those_of_brute_force(kind, vocabulary, tokens):
         assert found.tolist() == expected, (ids, found, expected)
 
 
+@pytest.mark.parametrize("kind", LANGUAGES)
+def test_asked_about_single_tokens_the_answers_are_those_of_the_mask(kind, vocabulary, tokens):
+    """Along random texts to their end, and at branches in between; a matcher that only asks never computes a mask."""
+    end, chance = len(tokens) - 1, np.random.default_rng(3)
+    whole, single = masks(LANGUAGES[kind][0], vocabulary, end), masks(LANGUAGES[kind][0], vocabulary, end)
+    ended = 0
+    for _ in range(12):
+        ids: list[int] = []
+        while (mask := whole.mask((0, 0), np.array(ids, np.int64))).any() and len(ids) < LONGEST_TEXT:
+            for asked in (ids, ids[:1]):
+                before = np.array(asked, np.int64)
+                answers = [single.allowed((0, 0), before, token) for token in range(end + 1)]
+                assert answers == whole.mask((0, 0), before).tolist(), asked
+            ids.append(int(chance.choice(np.flatnonzero(mask))))
+        ended += ids[-1] == end
+        assert ids[-1] != end or not any(single.allowed((0, 0), np.array(ids), token) for token in range(end + 1))
+    assert ended
+
+
 def test_nothing_follows_the_end(vocabulary, tokens):
     end = len(tokens) - 1
     ours = masks(LANGUAGES["choice"][0], vocabulary, end)

@@ -154,14 +154,14 @@ def draft_law_of_the_neighbouring_row(patch: Patch) -> Check:
 
 
 def one_claim_more_than_was_accepted(patch: Patch) -> Check:
-    def walk(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
-        path, token = sample_then_match_walk(round, law, row)
+    def walk(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int, list[float]]:
+        path, token, weights = sample_then_match_walk(round, law, row)
         children = round.forest.shape.children(row)[path[-1] if path else 0]
         present = [child for child in children if round.forest.token[row, child] != ABSENT]
-        return path + present[:1], token
+        return path + present[:1], token, weights
 
-    sample_then_match_walk = sample_then_match.walk
-    patch.setattr(sample_then_match, "walk", walk)
+    sample_then_match_walk = sample_then_match.weighted_walk
+    patch.setattr(sample_then_match, "weighted_walk", walk)
     return table_law(RECYCLING)
 
 

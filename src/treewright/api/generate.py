@@ -9,7 +9,7 @@ from typing import Any, Protocol, runtime_checkable
 from treewright.api.prepare import prepare
 from treewright.api.prompts import Prompt, is_many
 from treewright.core.errors import InputError
-from treewright.core.grammar import Grammar
+from treewright.core.grammar import Constraint
 from treewright.core.request import Budget, Request, Sampling
 from treewright.core.result import Result
 
@@ -47,7 +47,7 @@ def generate(
     ignore_eos: bool = False,
     n: int = 1,
     budget: Budget | Mapping[str, Any] | None = None,
-    constraint: Grammar | Sequence[Grammar | None] | None = None,
+    constraint: Constraint | Sequence[Constraint | None] | None = None,
     logprobs: bool = False,
     batch_rows: int = 16,
     stream: Streamer | None = None,
@@ -58,9 +58,9 @@ def generate(
     own options by name. models: further models by role, such as {"draft": "default-draft"}, and what judges texts: a function
     f(prompt, text), an object with score(prompt, texts), or a reward model (`load_reward`). temperature 0 is greedy. n: samples
     of each prompt, all in `Result.samples`; of a method that chooses among candidates the best n, the best first. budget: stop
-    when its tokens (a row), model_calls or seconds (the run) are spent. constraint: of `json_schema`, `regex`, `grammar` or
-    `choice`, or a list with one for each prompt (None: free); a text that the model itself ended fits it, one cut off is the
-    beginning of one that does. batch_rows: rows decoded at once. stream: a transformers streamer (one prompt, n = 1).
+    when its tokens (a row), model_calls or seconds (the run) are spent. constraint: of `json_schema`, `regex`, `grammar`,
+    `choice` or `check`, or a list with one for each prompt (None: free); a text that the model itself ended fits it, one cut off
+    is the beginning of one that does. batch_rows: rows decoded at once. stream: a transformers streamer (one prompt, n = 1).
 
     Raises InputError, CapabilityError for a model without what the method needs, CompositionError for methods that do not go
     together. Cost: one prompt reading, then what the method's file says.

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
+import numpy as np
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic import dataclasses as pydantic_dataclasses
 
+from treewright.api.constraints import Compiled
 from treewright.core.errors import InputError, UnknownOption
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
@@ -20,7 +22,7 @@ from treewright.engine.detokenize import Decode
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
 from treewright.models.loading import Loaded
-from treewright.parts.constrain.grammar import GrammarMasks
+from treewright.ops.weights import log_mean
 
 CPU_COLUMNS = 64
 """On two cores, rounds wider than this in all (rows times claims) cost more than they bring; see docs/log.md."""
@@ -28,22 +30,21 @@ CPU_COLUMNS = 64
 
 @dataclasses.dataclass(slots=True)
 class Job:
-    """A checked request over a loaded model, ready to run; made by `prepare`. matchers: the compiled constraints. scorers:
-    what judges texts, by role."""
+    """A checked request over a loaded model, ready to run; made by `prepare`. compiled: its constraints, None where all
+    prompts are free. scorers: what judges texts, by role."""
 
     target: Loaded
     recipe: Recipe
     request: Request
     protocols: dict[str, Any]
-    matchers: list[Any] = dataclasses.field(default_factory=list)
+    compiled: Compiled | None = None
     scorers: dict[str, Scorer] = dataclasses.field(default_factory=dict)
 
     def parts(self) -> Parts:
-        """Fresh roles of the recipe, and the masks of the constraints."""
+        """Fresh roles of the recipe, and the constraints."""
         parts = build_parts(self.recipe)
-        if self.matchers:
-            masks = GrammarMasks(self.matchers, self.target.eos_ids, self.target.protocol.capabilities.vocabulary)
-            parts = parts.join(Parts(constrain=(masks,)))
+        if self.compiled is not None:
+            parts = parts.join(Parts(constrain=self.compiled.parts()))
         return parts
 
     def check(self) -> Parts:
@@ -95,6 +96,7 @@ class Job:
     def _result(self, engine: Engine, prompt: int) -> Result:
         rows = engine.ledger.ended(prompt)
         notes = {}
+        evidence = log_mean(np.array([row.log_weight for row in rows])) if engine.weighted else None
         if engine.selector is not None:
             candidates = [row.to_candidate(self._text(row)) for row in rows]
             rows = [rows[index] for index in engine.selector.select(self._spell(prompt), candidates, self.scorers)]
@@ -109,7 +111,9 @@ class Job:
         if notes:
             trace.calls, trace.seconds, trace.notes = account.calls, account.seconds, notes
         first = samples[0]
-        return Result(first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace)
+        return Result(
+            first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace, evidence
+        )  # fmt: skip
 
     def _spell(self, prompt: int) -> str:
         decode = self._decode()

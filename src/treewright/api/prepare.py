@@ -5,17 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from treewright.api.constraints import compile_constraints, read_constraints
 from treewright.api.job import Job
 from treewright.api.prompts import Prompt, check_context, encode
 from treewright.api.scorers import scorers_of
 from treewright.core.card import Card
-from treewright.core.errors import CapabilityError, ConstraintError, InputError
-from treewright.core.grammar import Grammar
+from treewright.core.errors import CapabilityError, InputError
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entries
 from treewright.core.request import Request
 from treewright.models.loading import Loaded, load
-from treewright.parts.constrain.grammar import compile_grammar, vocabulary_of
 
 
 def prepare(
@@ -37,33 +36,10 @@ def prepare(
     if settings.get("stop") and target.tokenizer is None:
         raise InputError(f"stop is {settings['stop']} but model '{target.name}' has no tokenizer; give stop_ids, or a tokenizer")
     fields = dict(settings)
-    constraints = _constraints(fields.pop("constraint", None), len(ids))
+    constraints = read_constraints(fields.pop("constraint", None), len(ids))
     request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
-    return Job(target, recipe, request, protocols, _compile(target, request), scorers)
-
-
-def _compile(target: Loaded, request: Request) -> list[Any]:
-    """The constraint of every prompt over the target's vocabulary, each grammar compiled once; [] where all are free."""
-    if not request.constraints:
-        return []
-    if request.ignore_eos:
-        raise ConstraintError("ignore_eos is True with a constraint, whose texts end with the model's end of text; leave it out")
-    if target.tokenizer is None:
-        raise ConstraintError(f"a constraint was given but model '{target.name}' has no tokenizer; give one to load()")
-    vocabulary = vocabulary_of(target.tokenizer, target.protocol.capabilities.vocabulary, target.eos_ids)
-    compiled = {grammar: compile_grammar(grammar, vocabulary) for grammar in set(request.constraints) if grammar is not None}
-    return [None if grammar is None else compiled[grammar] for grammar in request.constraints]
-
-
-def _constraints(given: Any, prompts: int) -> tuple[Grammar | None, ...]:
-    every = tuple(given) if isinstance(given, (list, tuple)) else (given,) * prompts
-    wrong = next((one for one in every if one is not None and not isinstance(one, Grammar)), None)
-    if wrong is not None:
-        raise ConstraintError(
-            f"constraint is {wrong!r}; give what treewright.json_schema, regex, grammar or choice return, or a list of those"
-        )
-    return every if any(every) else ()
+    return Job(target, recipe, request, protocols, compile_constraints(target, request, cards), scorers)
 
 
 def _check_needs(target: Loaded, cards: Sequence[Card]) -> None:

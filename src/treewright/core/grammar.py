@@ -1,16 +1,18 @@
-"""Which texts are allowed, as plain data: a JSON schema, a regular expression, a Lark grammar, or a list of choices.
+"""Which texts are allowed, as plain data: a JSON schema, a regular expression, a Lark grammar, a list of choices, or a
+function that is asked.
 
 A grammar speaks of the bytes after the prompt, whatever tokens spell them. It is compiled for a model's vocabulary by
-`treewright.parts.constrain.grammar`.
+`treewright.parts.constrain.grammar`. A check is a black box: it can be asked about one continuation, and nobody knows
+beforehand which of all tokens it would let pass.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, get_args
 
 from treewright.core.errors import ConstraintError
 
@@ -92,3 +94,53 @@ def choice(options: Sequence[str]) -> Grammar:
     return Grammar(
         "choice", json.dumps(list(options)), NO_FORCING + "start: " + " | ".join(json.dumps(o) for o in options) + "\n"
     )
+
+
+Reads = Literal["text", "bytes", "tokens"]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """A black box. function: whether a continuation may still become right. complete: whether it may end where it stands,
+    None where all that may still become right may. reads: what both are given. within: a grammar that holds as well."""
+
+    function: Callable[[Any], bool]
+    complete: Callable[[Any], bool] | None = None
+    reads: Reads = "text"
+    within: Grammar | None = None
+
+    def __str__(self) -> str:
+        return f"check {getattr(self.function, '__name__', None) or type(self.function).__name__}"
+
+
+def check(
+    function: Callable[[Any], bool],
+    complete: Callable[[Any], bool] | None = None,
+    *,
+    reads: Reads = "text",
+    within: Grammar | None = None,
+) -> Check:
+    """A constraint that can only be asked: a program, a parser with semantics, a type checker, a database.
+
+    function: True while the continuation, without the prompt, may still become right. It should never say no to the
+    beginning of what it would later say yes to. complete: True where the continuation may end as it stands (None: wherever
+    `function` says True). reads: what both are given: "text" is str up to the last whole character, "bytes" is bytes, special
+    tokens are in neither and never pass; "tokens" is the tuple of token ids, the end of text left out. within: a grammar that
+    must hold too, and is asked first. Answers are kept, so the functions are asked once for each text and must not change
+    their minds.
+
+    Such a constraint has no mask: decode with a method that asks about one token at a time, such as awrs.
+    Raises ConstraintError for what is no function, or an unknown `reads`.
+    """
+    for name, given in (("function", function), ("complete", complete)):
+        if not callable(given) and not (name == "complete" and given is None):
+            raise ConstraintError(f"check {name} is {given!r}; give a function of a continuation that returns True or False")
+    if reads not in get_args(Reads):
+        raise ConstraintError(f"check reads is {reads!r}; allowed: {', '.join(get_args(Reads))}")
+    if within is not None and not isinstance(within, Grammar):
+        raise ConstraintError(f"check within is {within!r}; give what json_schema, regex, grammar or choice return")
+    return Check(function, complete, reads, within)
+
+
+Constraint = Grammar | Check
+"""What a request may be held to."""

@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, field
 
 from treewright.core.errors import InputError, require
-from treewright.core.grammar import Grammar
+from treewright.core.grammar import Constraint
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +75,7 @@ class Request:
     budget: Budget = field(default_factory=Budget)
     logprobs: bool = False
     batch_rows: int = 16
-    constraints: tuple[Grammar | None, ...] = ()
+    constraints: tuple[Constraint | None, ...] = ()
     """One for each prompt, or none at all."""
 
     @property

@@ -25,7 +25,12 @@ class Sample:
 
 @dataclass(slots=True)
 class Result(Sample):
-    """The answer to one prompt: the first sample's fields, all `samples`, and the `trace` of how it was decoded."""
+    """The answer to one prompt: the first sample's fields, all `samples`, and the `trace` of how it was decoded.
+
+    log_evidence: of weighted methods, the logarithm of the mean weight of all continuations that were decoded: an unbiased
+    estimate of the mass of what the request allows (of texts, or of their beginnings where the length cut them off). None of
+    others."""
 
     samples: list[Sample] = field(default_factory=list)
     trace: Trace = field(default_factory=Trace)
+    log_evidence: float | None = None

@@ -176,13 +176,15 @@ class TargetLaw(Protocol):
     greedy: bool
 
     def logits(self, row: int, column: int) -> np.ndarray:
-        """Steered, constrained and penalised logits, [V]."""
+        """Steered, constrained and penalised logits, [V]. Raises CompositionError under a constraint whose mask is not known:
+        a black box, or any where a `Sampler` draws."""
 
     def probs(self, row: int, column: int) -> np.ndarray:
-        """The law as probabilities [V], float64, sum 1. All zero where a constraint leaves nothing."""
+        """The law as probabilities [V], float64, sum 1. All zero where a constraint leaves nothing. Raises as `logits`."""
 
     def draw(self, row: int, column: int) -> tuple[int, float]:
-        """A token drawn from the law with the noise of its position, and its log weight; (-1, -inf) at a dead end."""
+        """A token drawn from the law with the noise of its position, and its log weight; (-1, -inf) at a dead end. The weight
+        is 0 unless a `Sampler` draws or `Parts.weighted` asks for it."""
 
 
 class Proposer(Protocol):
@@ -222,9 +224,27 @@ class Steering(Protocol):
 
 
 class Constraint(Protocol):
-    """Which tokens may follow. `mask` gives [V] bool for the tokens after the prompt of a row."""
+    """Which tokens may follow the continuation of a row, prompt left out. Both ways of asking give the same answer."""
 
-    def mask(self, row: Hashable, continuation: np.ndarray) -> np.ndarray: ...
+    def mask(self, row: Hashable, continuation: np.ndarray) -> np.ndarray:
+        """[V] bool. Raises CompositionError where the constraint is a black box that has no mask."""
+
+    def allowed(self, row: Hashable, continuation: np.ndarray, token: int) -> bool:
+        """The mask's entry of one token, without computing the others."""
+
+
+class Sampler(Protocol):
+    """Draws the token of a claim where constraints are asked about one token at a time, never for a mask. `weighs`: its
+    weights are unbiased, else they are all 1."""
+
+    weighs: bool
+
+    def draw(self, law: np.ndarray, allowed: Callable[[int], bool], index: Callable[[np.ndarray, int], int]) -> tuple[int, float]:
+        """A token of the law [V] under the constraint, and the logarithm of an unbiased estimate of the mass that is allowed;
+        (-1, -inf) where nothing is. index(weights, trial): chance, a fresh one for each trial."""
+
+    def largest(self, logits: np.ndarray, allowed: Callable[[int], bool]) -> int:
+        """The allowed token with the largest logit, -1 if there is none; what temperature 0 takes."""
 
 
 class Controller(Protocol):
@@ -235,9 +255,9 @@ class Controller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Candidate:
-    """An ended continuation, as selection sees it: `sample` in the order of the slots, completions after them. slot: where
-    it ended, or the slot that a completion left. logprob: the sum of the target's own log-probabilities of its tokens, where
-    the part asked for them, else 0."""
+    """An ended continuation of prompt number `prompt`, as selection sees it: `sample` in the order of the slots, completions
+    after them. slot: where it ended, or the slot that a completion left. logprob: the sum of the target's own
+    log-probabilities of its tokens, where the part asked for them, else 0."""
 
     sample: int
     tokens: list[int]
@@ -246,6 +266,7 @@ class Candidate:
     log_weight: float = 0.0
     logprob: float = 0.0
     slot: int = 0
+    prompt: int = 0
 
     @property
     def finished(self) -> bool:
@@ -284,7 +305,9 @@ class Parts:
     many as its candidates (0: they are). `together`: those rows enter at once and see each other, as beams and particles do.
     `logprobs`: the rows keep their tokens' log-probabilities. `texts`: the selector reads what the candidates spell, so the
     target needs a tokenizer. `claims_per_token`: further columns for each new token a row may have, for searches that keep all
-    they asked alive within a round; no limit of the machine lowers them.
+    they asked alive within a round; no limit of the machine lowers them. `probabilities`: the verifier asks for whole laws
+    and not only for draws. `weighted`: draws carry the mass that constraints leave of the free law, and are drawn from what
+    they leave of it *after* top-k and the other warpers.
     """
 
     propose: Proposer | None = None
@@ -293,6 +316,7 @@ class Parts:
     steer: tuple[Steering, ...] = ()
     constrain: tuple[Constraint, ...] = ()
     control: Controller | None = None
+    draw: Sampler | None = None
     select: Selector | None = None
     claims: int = 1
     claims_per_token: int = 0
@@ -304,6 +328,8 @@ class Parts:
     logprobs: bool = False
     texts: bool = False
     layers: bool = False
+    probabilities: bool = False
+    weighted: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -314,6 +340,7 @@ class Parts:
             steer=self.steer + other.steer,
             constrain=self.constrain + other.constrain,
             control=self.control or other.control,
+            draw=self.draw or other.draw,
             select=self.select or other.select,
             claims=max(self.claims, other.claims),
             claims_per_token=max(self.claims_per_token, other.claims_per_token),
@@ -325,4 +352,6 @@ class Parts:
             logprobs=self.logprobs or other.logprobs,
             texts=self.texts or other.texts,
             layers=self.layers or other.layers,
+            probabilities=self.probabilities or other.probabilities,
+            weighted=self.weighted or other.weighted,
         )

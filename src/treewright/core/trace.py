@@ -24,7 +24,8 @@ class Step:
     """One round of one request: the claims that were asked and what became of them.
 
     token and parent [N] describe the tree (column 0 is the frontier); accepted holds columns, emitted the tokens that
-    became text (bonus included, after truncation); calls is how often the target was asked in the round.
+    became text (bonus included, after truncation); calls is how often the target was asked in the round. checks: tokens that a
+    constraint was asked about, one at a time.
     """
 
     sample: int
@@ -33,6 +34,7 @@ class Step:
     accepted: list[int]
     emitted: list[int]
     calls: int = 1
+    checks: int = 0
 
 
 @dataclass(slots=True)
@@ -60,6 +62,11 @@ class Trace:
         return self.new_tokens / max(1, sum(step.calls for step in self.steps))
 
     @property
+    def checks_per_token(self) -> float:
+        """Tokens that a constraint was asked about, for each token gained (a mask asks about none: it answers for all)."""
+        return sum(step.checks for step in self.steps) / max(1, self.new_tokens)
+
+    @property
     def seconds_in_model(self) -> float:
         return sum(call.seconds for call in self.calls)
 
@@ -70,6 +77,7 @@ class Trace:
             "model_calls": self.model_calls,
             "tokens_per_call": self.tokens_per_call,
             "seconds_in_model": self.seconds_in_model,
+            "checks_per_token": self.checks_per_token,
         }
         return json.dumps(record)
 

@@ -7,15 +7,40 @@ from collections.abc import Sequence
 import numpy as np
 
 from treewright.core.answers import Answers
+from treewright.core.errors import CompositionError
 from treewright.core.exits import Others
 from treewright.core.randomness import DRAW
+from treewright.core.request import Request
 from treewright.core.roles import Parts, Round, Steering
 from treewright.ops.warp import penalised, probabilities
+
+WHOLE_LAWS = (
+    "constraints are asked about one token at a time here, and this method needs the probabilities of all tokens that they "
+    "allow; leave out the sampler (awrs), or join it with a method that only matches draws, such as token_recycling"
+)
+
+
+def check_draws(parts: Parts, request: Request) -> None:
+    """Raises CompositionError for parts whose verifier cannot live with the way tokens are drawn."""
+    if parts.draw is None or not parts.constrain:
+        return
+    if parts.probabilities and not request.sampling.greedy:
+        raise CompositionError(WHOLE_LAWS)
+    if parts.weighted and not parts.draw.weighs:
+        raise CompositionError(
+            "this method needs the weights of its draws, and the sampler was told to leave them out; set its option looks to at "
+            "least 1"
+        )
 
 
 class PulledLaw:
     """`TargetLaw` over the answers of a round: logits, constraint, steering, penalties, warpers, each at the claim's own
-    prefix. What one visit computed is kept for the round; claims that are scored later in it are read just the same."""
+    prefix. What one visit computed is kept for the round; claims that are scored later in it are read just the same. checks
+    [R]: tokens that constraints were asked about, one by one.
+
+    Where a `Sampler` draws or draws are weighted the constraint comes last, after the warpers: the law is that of the
+    free text with what is forbidden left out, and the weight the mass that is left.
+    """
 
     def __init__(self, round: Round, parts: Parts) -> None:
         self._round, self._parts, self._answers = round, parts, round.answers
@@ -25,6 +50,9 @@ class PulledLaw:
         self._early_end = list(request.ends) if request.min_new_tokens else []
         touched = parts.steer or parts.constrain or self._early_end or request.sampling.history
         self._plain = not (touched or request.sampling.logit_bias)
+        self._checked = bool(parts.constrain) and parts.draw is not None
+        self._weighted = bool(parts.constrain) and parts.weighted and not self.greedy
+        self.checks = [0] * round.rows
         self._logits: dict[tuple[int, int], np.ndarray] = {}
         self._probs: dict[tuple[int, int], np.ndarray] = {}
 
@@ -36,17 +64,31 @@ class PulledLaw:
     def logits(self, row: int, column: int) -> np.ndarray:
         if self._plain:
             return self._answers["target"].row(row, column)
+        if self._checked:
+            raise CompositionError(WHOLE_LAWS)
         if (row, column) not in self._logits:
-            self._logits[row, column] = self._changed(row, column)
+            self._logits[row, column] = self._changed(row, column, self._mask(row, column))
         return self._logits[row, column]
 
-    def _changed(self, row: int, column: int) -> np.ndarray:
+    def _mask(self, row: int, column: int) -> np.ndarray:
+        """What all constraints allow, [V] bool."""
+        allowed = np.ones(self._round.vocabulary, bool)
+        continuation = self._continuation(row, column)
+        for constraint in self._parts.constrain:
+            allowed &= constraint.mask(self._round.keys[row], continuation)
+        return allowed
+
+    def _continuation(self, row: int, column: int) -> np.ndarray:
+        return self.prefix(row, column)[int(self._round.text.prompt[row]) :]
+
+    def _free(self, row: int, column: int) -> np.ndarray:
+        """The logits that the row would have without constraints, [V]."""
+        return self._changed(row, column, np.ones(self._round.vocabulary, bool))
+
+    def _changed(self, row: int, column: int, allowed: np.ndarray) -> np.ndarray:
         prefix = self.prefix(row, column)
         prompt = int(self._round.text.prompt[row])
         key, target = self._round.keys[row], self._answers["target"].row(row, column)
-        allowed = np.ones(len(target), bool)
-        for constraint in self._parts.constrain:
-            allowed &= constraint.mask(key, prefix[prompt:])
         if len(prefix) - prompt < self._round.request.min_new_tokens:
             allowed[self._early_end] = False
         # Before steering, so that what steering cuts away (a nucleus, say) is cut among allowed tokens; and after it.
@@ -71,6 +113,10 @@ class PulledLaw:
         return self._probs[row, column]
 
     def draw(self, row: int, column: int) -> tuple[int, float]:
+        if self._checked:
+            return self._draw_checked(row, column)
+        if self._weighted:
+            return self._draw_weighted(row, column)
         if self.greedy:
             if self._plain:
                 return self._answers["target"].largest(row, column), 0.0
@@ -80,9 +126,35 @@ class PulledLaw:
         law = self.probs(row, column)
         if not law.any():
             return -1, -np.inf
+        return self._index(row, column, law), 0.0
+
+    def _index(self, row: int, column: int, weights: np.ndarray, trial: int = 0) -> int:
+        """A place drawn in proportion to its weight, with the noise of the claim's position."""
         round = self._round
         depth = int(round.forest.shape.depth[0 if round.forest.shape.shared else row, column])
-        return round.randomness.index(law, round.keys[row], round.position(row, depth), DRAW), 0.0
+        return round.randomness.index(weights, round.keys[row], round.position(row, depth), DRAW, trial)
+
+    def _draw_checked(self, row: int, column: int) -> tuple[int, float]:
+        key, continuation = self._round.keys[row], self._continuation(row, column)
+        sampler, logits = self._parts.draw, self._free(row, column)
+
+        def allowed(token: int) -> bool:
+            self.checks[row] += 1
+            return all(constraint.allowed(key, continuation, token) for constraint in self._parts.constrain)
+
+        def index(weights: np.ndarray, trial: int) -> int:
+            return self._index(row, column, weights, trial)
+
+        assert sampler is not None
+        if self.greedy:
+            token = sampler.largest(logits, allowed)
+            return token, 0.0 if token >= 0 else -np.inf
+        return sampler.draw(probabilities(logits, self._sampling), allowed, index)
+
+    def _draw_weighted(self, row: int, column: int) -> tuple[int, float]:
+        law = np.where(self._mask(row, column), probabilities(self._free(row, column), self._sampling), 0.0)
+        mass = float(law.sum())
+        return (self._index(row, column, law), float(np.log(mass))) if mass > 0 else (-1, -np.inf)
 
 
 def logprobs(target: Answers, row: int, columns: Sequence[int], tokens: Sequence[int]) -> list[float]:

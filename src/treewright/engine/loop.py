@@ -19,7 +19,7 @@ from treewright.core.session import Model, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
 from treewright.engine.detokenize import Decode, TextStream
-from treewright.engine.law import PulledLaw, logprobs
+from treewright.engine.law import PulledLaw, check_draws, logprobs
 from treewright.engine.ledger import Ledger
 from treewright.engine.rows import Row
 from treewright.ops.warp import probabilities
@@ -57,11 +57,13 @@ class Engine:
 
     def __init__(self, run: Run) -> None:
         request, parts = run.request, run.parts
+        check_draws(parts, request)
         self._run, self._request, self._parts = run, request, parts
         self._randomness = run.randomness or Keyed(request.seed)
         self._memories = Memories(run.memories)
         self._calls: list[Call] = []
         self._target_calls = 0
+        self._checks: list[int] = []
         self._rows: list[Row] = []
         self.ledger = Ledger(parts.slots or max(request.samples, parts.candidates))
         slots = self.ledger.slots
@@ -127,6 +129,13 @@ class Engine:
     def traces(self) -> dict[tuple[int, int], Trace]:
         """How they were decoded, by (prompt, sample)."""
         return self.ledger.traces
+
+    @property
+    def weighted(self) -> bool:
+        """Whether the rows' log weights estimate the mass that their constraints leave."""
+        parts = self._parts
+        weighed = parts.draw is not None and parts.draw.weighs and bool(parts.constrain)
+        return not self._request.sampling.greedy and (parts.weighted or weighed)
 
     def run(self) -> Iterator[None]:
         """Rounds until every row has ended. Closing the iterator cancels what is left."""
@@ -210,6 +219,7 @@ class Engine:
         round.forest.limit_depth(round.deepest)
         self._score(round)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
+        self._checks = law.checks
         self._complete(round, verdict)
         if verdict.rows is not None:
             self._regroup(round, verdict.rows)
@@ -243,6 +253,7 @@ class Engine:
         self._memories.fork(round.keys, [round.keys[source] for source in rows])
         self._rows = [slot.take_from(self._rows[source]) for slot, source in zip(self._rows, rows, strict=True)]
         round.log_weight = [row.log_weight for row in self._rows]
+        self._checks = [self._checks[source] for source in rows]
         self._score(round)
 
     def _complete(self, round: Round, verdict: Verdict) -> None:
@@ -307,7 +318,8 @@ class Engine:
     def _note(self, round: Round, row: Row, index: int, path: list[int], taken: list[int]) -> None:
         forest = round.forest
         parent = forest.shape.parent[0 if forest.shape.shared else index].tolist()
-        row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken, self._asked))
+        checks = self._checks[index]
+        row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken, self._asked, checks))
         if (self._request.logprobs or self._parts.logprobs) and self._text.blank is None:
             row.logprobs += logprobs(round.answers["target"], index, [0, *path], taken)
 

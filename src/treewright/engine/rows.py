@@ -86,7 +86,9 @@ class Row:
 
     def to_candidate(self, text: str = "") -> Candidate:
         slot = self.sample if self.slot is None else self.slot
-        return Candidate(self.sample, self.tokens, text, self.finish or "cancelled", self.log_weight, sum(self.logprobs), slot)
+        return Candidate(
+            self.sample, self.tokens, text, self.finish or "cancelled", self.log_weight, sum(self.logprobs), slot, self.prompt
+        )
 
     def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
         return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)

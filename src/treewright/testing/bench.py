@@ -72,6 +72,9 @@ class Fence:
         allowed[value % self._vocabulary] = False
         return allowed
 
+    def allowed(self, row: Hashable, continuation: np.ndarray, token: int) -> bool:
+        return bool(self.mask(row, continuation)[token])
+
 
 class Auditor:
     """An observer that breaks the law if it is told of tokens that did not become text, or the other way round."""

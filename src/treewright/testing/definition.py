@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ def plain_law(case: Case) -> dict[Tokens, float]:
     open_rows: list[tuple[Tokens, float]] = [((), 1.0)]
     while open_rows:
         new, probability = open_rows.pop()
-        chances = [] if _ended(new, request) else next_law(case, parts, new)
+        chances = [] if row_ended(new, request) else next_law(case, parts, new)
         if not any(chances):
             law[new] = law.get(new, 0.0) + probability
         open_rows += [((*new, token), probability * chance) for token, chance in enumerate(chances) if chance > 0]
@@ -42,18 +43,20 @@ def _ends(request: Request) -> tuple[int, ...]:
     return request.stop_ids if request.ignore_eos else request.stop_ids + request.eos_ids
 
 
-def _ended(new: Tokens, request: Request) -> bool:
+def row_ended(new: Tokens, request: Request) -> bool:
+    """Whether nothing can follow these new tokens: by their number, or for a stop id."""
     stopped = bool(new) and new[-1] in _ends(request) and len(new) >= request.min_new_tokens
     return stopped or len(new) == request.max_new_tokens
 
 
-def next_law(case: Case, parts: Parts, new: Tokens) -> list[float]:
-    """Probabilities of the token after the case's prompt and `new`; all 0 where a constraint leaves nothing."""
+def next_law(case: Case, parts: Parts, new: Tokens, constrained: bool = True) -> list[float]:
+    """Probabilities of the token after the case's prompt and `new`; all 0 where a constraint leaves nothing. constrained False:
+    without the constraints."""
     request = case.request
     prompt = request.prompts[case.row]
     prefix = [*prompt, *new]
     logits = [float(value) for value in case.models["target"].logits(prefix)]  # type: ignore[attr-defined]
-    allowed = _allowed(case, parts, new, len(logits))
+    allowed = _allowed(case, parts if constrained else replace(parts, constrain=()), new, len(logits))
     if not any(allowed):
         return [0.0] * len(logits)
     logits = _cut(logits, allowed)

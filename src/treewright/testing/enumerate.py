@@ -67,8 +67,11 @@ class Outcomes:
             self._branches[-1].at += 1
         return bool(self._branches)
 
+    def _plays(self, row: Hashable) -> bool:
+        return row == self._row
+
     def index(self, weights: np.ndarray, row: Hashable, position: int, stream: int, trial: int = 0) -> int:
-        if row != self._row:
+        if not self._plays(row):
             return self._elsewhere.index(weights, row, position, stream, trial)
         ends = np.cumsum(weights, dtype=np.float64)
         if not ends[-1] > 0:
@@ -76,13 +79,13 @@ class Outcomes:
         ends /= ends[-1]
         starts = np.concatenate([[0.0], ends[:-1]])
         pieces = [(index, float(starts[index]), float(ends[index])) for index in range(len(ends))]
-        return self._choose((position, stream, trial), pieces)
+        return self._choose((row, position, stream, trial), pieces)
 
     def accept(self, probability: float, row: Hashable, position: int, trial: int = 0) -> bool:
-        if row != self._row:
+        if not self._plays(row):
             return self._elsewhere.accept(probability, row, position, trial)
         pieces = [(1, 0.0, probability), (0, probability, 1.0)]
-        return bool(self._choose((position, ACCEPT, trial), pieces))
+        return bool(self._choose((row, position, ACCEPT, trial), pieces))
 
     def uniform(self, row: Hashable, position: int, stream: int, trial: int = 0) -> float:
         if row != self._row:
@@ -107,6 +110,16 @@ class Outcomes:
         return chosen[0]
 
 
+class PromptOutcomes(Outcomes):
+    """Plays all outcomes of the decisions of all rows of one prompt, which see each other as particles do."""
+
+    def __init__(self, prompt: int, elsewhere: Randomness) -> None:
+        super().__init__(prompt, elsewhere)
+
+    def _plays(self, row: Hashable) -> bool:
+        return row[0] == self._row  # type: ignore[index]
+
+
 _OUTSIDE = "a part takes chance from elsewhere than Randomness, or remembers the last run outside of its memory"
 
 
@@ -129,7 +142,7 @@ class Case:
 
     def play(self, randomness: Randomness) -> tuple[Tokens, list[Step]]:
         """One run, until the row has ended: the tokens it emitted and its rounds."""
-        engine, key = self._open(randomness, copy.deepcopy(dict(self.memories))), (self.row, 0)
+        engine, key = self.open(randomness, copy.deepcopy(dict(self.memories))), (self.row, 0)
         rounds = engine.run()
         for _ in rounds:
             if key in engine.finished:
@@ -139,14 +152,14 @@ class Case:
 
     def learn(self, randomness: Randomness, memories: dict[Any, Any]) -> list[Tokens]:
         """One run of all rows that writes what methods learn into `memories`; the tokens of every row."""
-        engine = self._open(randomness, memories)
+        engine = self.open(randomness, memories)
         for _ in engine.run():
             pass
         return [tuple(engine.finished[row, 0].tokens) for row in range(len(self.request.prompts))]
 
     def answers(self, randomness: Randomness) -> list[list[Candidate]]:
         """One run of all prompts: what each is answered with, in the order of the method's selector where it has one."""
-        engine, found = self._open(randomness, copy.deepcopy(dict(self.memories))), []
+        engine, found = self.open(randomness, copy.deepcopy(dict(self.memories))), []
         for _ in engine.run():
             pass
         for prompt in range(len(self.request.prompts)):
@@ -156,7 +169,8 @@ class Case:
             found.append(ended[: self.request.samples])
         return found
 
-    def _open(self, randomness: Randomness, memories: dict[Any, Any]) -> Engine:
+    def open(self, randomness: Randomness, memories: dict[Any, Any]) -> Engine:
+        """The engine of one run, with fresh parts."""
         return self.engine(Run(self.request, self.models, self.make_parts(), randomness, memories, columns=self.columns))
 
 

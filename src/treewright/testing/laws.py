@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from treewright.core.randomness import Keyed
@@ -20,19 +21,20 @@ from treewright.core.roles import Parts, Verifier
 from treewright.engine.loop import Engine
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
-from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Setting, parts_of
+from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Fence, Setting, parts_of
 from treewright.testing.definition import plain_law
 from treewright.testing.drafters import LAWS, TreeDrafter
-from treewright.testing.enumerate import Case, exact_law, total_variation
+from treewright.testing.enumerate import Case, Tokens, exact_law, total_variation
 from treewright.testing.reports import CaseReport, Coverage, LawBroken, LawReport
 from treewright.testing.scoring import tree_scoring
 from treewright.testing.search import equals_beam, equals_beam_in_groups, without_replacement
 from treewright.testing.selection import selects
+from treewright.testing.weights import BlackBoxed, DeadEnds, text_masses, weighted_masses
 
 __all__ = [
     "Case", "LawBroken", "LawReport", "composable", "equals_beam", "equals_beam_in_groups", "exact_law", "exact_verifier",
-    "follows_plain", "lossless", "plain_law", "row_independent", "selects", "total_variation", "tree_scoring",
-    "without_replacement",
+    "follows_plain", "lazily_constrained", "lossless", "plain_law", "properly_weighted", "row_independent", "selects",
+    "total_variation", "tree_scoring", "without_replacement",
 ]  # fmt: skip
 
 TOLERANCE = 1e-9
@@ -135,6 +137,82 @@ def row_independent(method: str, options: Mapping[str, Any] | None = None, *, se
                 )
             cases.append(CaseReport(f"{setting.name}, row {row}", 0.0, Coverage(outcomes=1)))
     return LawReport("row_independent", method, 0.0, cases)
+
+
+def lazily_constrained(method: str, options: Mapping[str, Any] | None = None, *, seed: int = 1) -> LawReport:
+    """The method holds a row to a constraint that has no mask, and emits exactly what the constraint leaves of each token's
+    free law (after steering and warpers): that of plain decoding under a mask, where nothing steers and no warper cuts.
+
+    Alone, and matched against deterministic drafts (chains and siblings); penalties, a nucleus, greedy; with dead ends.
+    Raises LawBroken, and CompositionError for a method that asks for a mask. Cost: seconds.
+    """
+    make, roles = parts_of(method, options)
+    cases = []
+    for widths in ((), (2,), (1, 1)):
+
+        def drafted(widths: tuple[int, ...] = widths) -> Parts:
+            draft = Parts(propose=TreeDrafter("delta", widths)) if widths else Parts()
+            return Parts(verify=SampleThenMatch(), claims=CLAIMS).join(draft).join(make())
+
+        for setting in (SETTINGS[0], SETTINGS[2], replace(SETTINGS[2], sampling=GREEDY, tokens=8, row=0)):
+            fence = DeadEnds(setting.vocabulary)
+
+            def boxed(drafted: Callable[[], Parts] = drafted, fence: Fence = fence) -> Parts:
+                return drafted().join(Parts(constrain=(BlackBoxed(fence),)))
+
+            case = Bench(boxed, tuple(sorted({*roles, "draft"}))).case(replace(setting, fenced=False, warm=False), seed)
+            coverage = Coverage()
+            found = exact_law(case, 40_000, coverage)
+            expected = [text_masses(case, conditioned=True)] if not setting.sampling.greedy else []
+            # What steering and a nucleus make of a law depends on whether they see what is forbidden.
+            if setting.sampling.top_p is None and not make().steer:
+                masked = replace(case, make_parts=partial(Parts, constrain=(fence,)))
+                expected.append(plain_law(masked))
+            cases += [_agree(f"{method}, drafts {widths}", setting.name, found, law, coverage) for law in expected]
+    return LawReport("lazily_constrained", method, TOLERANCE, cases)
+
+
+def properly_weighted(
+    method: str, options: Mapping[str, Any] | None = None, *, tokens: int = 3, seed: int = 1, most: int = 60_000
+) -> LawReport:
+    """The weights of the method's rows are unbiased: the mean weight of the rows that spell a text is the text's probability
+    without the constraint, and 0 for what the constraint forbids; so the mean weight is the mass that is allowed.
+
+    All outcomes of all rows of a prompt are enumerated, for texts of `tokens` tokens of which some lead nowhere and some stop
+    early, with penalties and with top-k. The constraint has no mask if the method (or one joined to it) draws without.
+    options: its options; give few particles. Raises LawBroken, ValueError beyond `most` outcomes. Cost: seconds.
+    """
+    make, roles = parts_of(method, options)
+    box = (lambda fence: fence) if make().draw is None else BlackBoxed
+    cases = []
+    for setting in (
+        Setting("penalties", Sampling(0.8, repetition_penalty=1.3, frequency_penalty=0.3), row=1),
+        Setting("top-k, stop", Sampling(1.2, top_k=2), row=2, vocabulary=4, stop_ids=(3,)),
+    ):
+
+        def boxed(setting: Setting = setting) -> Parts:
+            return make().join(Parts(constrain=(box(DeadEnds(setting.vocabulary)),)))
+
+        case = Bench(boxed, roles).case(replace(setting, fenced=False, tokens=tokens), seed)
+        # One prompt: other prompts' rows are other runs of the same thing, and there are many outcomes.
+        case = replace(case, request=replace(case.request, prompts=(PROMPTS[setting.row],)), row=0)
+        coverage = Coverage()
+        found = weighted_masses(case, most, coverage)
+        cases.append(_agree(method, setting.name, found, text_masses(case, conditioned=False), coverage))
+    return LawReport("properly_weighted", method, TOLERANCE, cases)
+
+
+def _agree(
+    subject: str, name: str, found: Mapping[Tokens, float], expected: Mapping[Tokens, float], coverage: Coverage
+) -> CaseReport:
+    distance = total_variation(found, expected)
+    if not distance <= TOLERANCE:
+        worst = max({*found, *expected}, key=lambda tokens: abs(found.get(tokens, 0.0) - expected.get(tokens, 0.0)))
+        raise LawBroken(
+            f"{subject}, {name}: {distance:.3g} from the definition (allowed {TOLERANCE:g}) over {coverage.outcomes} outcomes; "
+            f"the tokens {worst} have mass {found.get(worst, 0.0):.6g} and should have {expected.get(worst, 0.0):.6g}"
+        )
+    return CaseReport(name, distance, coverage)
 
 
 def _drafts(laws: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:

@@ -73,4 +73,4 @@ class DraftTree:
 
 
 def parts(config: Config) -> Parts:
-    return Parts(propose=DraftTree(config), verify=Rejection(), claims=size(config.expansion))
+    return Parts(propose=DraftTree(config), verify=Rejection(), probabilities=True, claims=size(config.expansion))

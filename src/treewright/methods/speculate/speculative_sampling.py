@@ -54,4 +54,4 @@ class DraftChain:
 
 
 def parts(config: Config) -> Parts:
-    return Parts(propose=DraftChain(config), verify=Rejection(), claims=config.tokens + 1)
+    return Parts(propose=DraftChain(config), verify=Rejection(), probabilities=True, claims=config.tokens + 1)

@@ -72,7 +72,8 @@ def _reason(error: str) -> str:
 class GrammarMasks:
     """The constraint of a request. matchers: one for each prompt, at its first token, None where a prompt is free.
 
-    States follow each row: a question about another continuation rolls back to what it shares with the last one.
+    States follow each row: a question about another continuation rolls back to what it shares with the last one. One token
+    costs its own bytes, a mask a walk over the vocabulary.
     """
 
     def __init__(self, matchers: Sequence[LLMatcher | None], ends: Sequence[int], vocabulary: int) -> None:
@@ -80,14 +81,33 @@ class GrammarMasks:
         self._states: dict[Hashable, tuple[LLMatcher, list[int]]] = {}
 
     def mask(self, row: Hashable, continuation: np.ndarray) -> np.ndarray:
-        start = self._matchers[row[0]]  # type: ignore[index]
-        if start is None:
+        if self._matchers[row[0]] is None:  # type: ignore[index]
             return np.ones(self._vocabulary, bool)
-        tokens = continuation.tolist()
-        if self._ends.intersection(tokens):
+        matcher = self._matcher_at(row, continuation.tolist())
+        allowed = None if matcher is None else _mask(matcher)
+        if allowed is None:
+            self._states.pop(row, None)
             return np.zeros(self._vocabulary, bool)
+        return allowed[: self._vocabulary]
+
+    def allowed(self, row: Hashable, continuation: np.ndarray, token: int) -> bool:
+        if self._matchers[row[0]] is None:  # type: ignore[index]
+            return True
+        matcher = self._matcher_at(row, continuation.tolist())
+        if matcher is None:
+            return False
+        # A matcher that is complete and knows no way on has stopped, and then refuses even the end.
+        fits = matcher.is_accepting() if token in self._ends else matcher.validate_tokens([token]) == 1
+        if matcher.is_error():
+            del self._states[row]
+        return fits
+
+    def _matcher_at(self, row: Hashable, tokens: list[int]) -> LLMatcher | None:
+        """The row's matcher after these tokens; None after an end, and where llguidance came to a limit of its own."""
+        if self._ends.intersection(tokens):
+            return None
         if row not in self._states:
-            self._states[row] = start.deep_copy(), []
+            self._states[row] = self._matchers[row[0]].deep_copy(), []  # type: ignore[index, union-attr]
         matcher, held = self._states[row]
         shared = next((i for i, (a, b) in enumerate(zip(held, tokens, strict=False)) if a != b), min(len(held), len(tokens)))
         if shared < len(held):
@@ -99,8 +119,7 @@ class GrammarMasks:
                 f"row {row} holds tokens {tokens[shared:]} that its constraint forbids; this is a fault of ours"
             )
         held += tokens[shared:]
-        allowed = _mask(matcher) if read else None
-        if allowed is None:
+        if not read:
             del self._states[row]
-            return np.zeros(self._vocabulary, bool)
-        return allowed[: self._vocabulary]
+            return None
+        return matcher

@@ -14,23 +14,31 @@ class SampleThenMatch:
     """Verifier for any law of drafts; accepts less often than `Rejection` where the drafts' own law is known."""
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
-        paths, extra = [], []
+        paths, extra, log_weight = [], [], []
         for row in range(round.rows):
-            path, token = walk(round, law, row)
+            path, token, weights = weighted_walk(round, law, row)
             paths.append(path)
             extra.append(token)
-        return Verdict(paths, extra, finished=[token < 0 for token in extra])
+            log_weight.append(weights)
+        return Verdict(paths, extra, log_weight=log_weight, finished=[token < 0 for token in extra])
 
 
 def walk(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
     """Accepted columns of one row and the token after them (-1 at a dead end)."""
+    path, token, _ = weighted_walk(round, law, row)
+    return path, token
+
+
+def weighted_walk(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int, list[float]]:
+    """Accepted columns of one row, the token after them (-1 at a dead end), and the log weight of each draw in order."""
     children = round.forest.shape.children(row)
     claimed = round.forest.token[row]
-    column, path = 0, list[int]()
+    column, path, weights = 0, list[int](), list[float]()
     while True:
-        token, _ = law.draw(row, column)
+        token, weight = law.draw(row, column)
+        weights.append(weight)
         match = next((child for child in children[column] if claimed[child] == token), None)
         if match is None or token < 0:
-            return path, token
+            return path, token, weights
         path.append(match)
         column = match
