@@ -175,7 +175,7 @@ def test_entropy_in_nats() -> None:
 
 def test_cells_of_first_tokens_are_a_law() -> None:
     table = Table(7, 2)
-    first = FirstTokens(table.logits, [1, 2], 2)
+    first = FirstTokens(lambda prompt, new: table.logits([*prompt, *new]), [1, 2], 2)
     law = first.law(2)
     assert sum(law.values()) == pytest.approx(1.0)
     assert len(law) == 4 * 5 + 1

@@ -15,11 +15,12 @@ from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
 from treewright.core.request import Request
 from treewright.core.result import Result
-from treewright.core.roles import Parts, Scorer
+from treewright.core.roles import Constraint, Parts, Scorer
 from treewright.engine.detokenize import Decode
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
-from treewright.models.loading import Loaded
+from treewright.models.loading import Form, Loaded
+from treewright.parts.constrain.form import BehindFirst, FixedTokens
 from treewright.parts.constrain.grammar import GrammarMasks
 
 CPU_COLUMNS = 64
@@ -39,17 +40,30 @@ class Job:
     scorers: dict[str, Scorer] = dataclasses.field(default_factory=dict)
 
     def parts(self) -> Parts:
-        """Fresh roles of the recipe, and the masks of the constraints."""
-        parts = build_parts(self.recipe)
-        if self.matchers:
-            masks = GrammarMasks(self.matchers, self.target.eos_ids, self.target.protocol.capabilities.vocabulary)
-            parts = parts.join(Parts(constrain=(masks,)))
+        """Fresh roles of the recipe, and the masks of the constraints and of the model's own form."""
+        parts = build_parts(self.recipe).join(Parts(constrain=self._constraints()))
         if parts.select is not None and self.request.samples > parts.candidates:
             raise InputError(
                 f"n is {self.request.samples} and {self.recipe} chooses among {parts.candidates} candidates; "
                 f"ask for at most {parts.candidates}, or raise the method's own number"
             )
         return parts
+
+    def _constraints(self) -> tuple[Constraint, ...]:
+        """The model's form, and the grammars behind it. A text of a grammar ends where the grammar lets it, and one that
+        must not end early (ignore_eos, or min_new_tokens of the full length) does not: there no last token is fixed."""
+        has, request, form = self.target.protocol.capabilities, self.request, self.target.form
+        found: list[Constraint] = []
+        if form != Form():
+            room = request.max_new_tokens if has.max_length is None else has.max_length - len(has.own_text(()))
+            length = min(request.max_new_tokens, room)
+            may_end = not (self.matchers or request.ignore_eos or request.min_new_tokens >= length)
+            last, start = form.last if may_end else None, has.own_text(())
+            found.append(FixedTokens(has.vocabulary, form.first, last, form.banned, start, length))
+        if self.matchers:
+            masks = GrammarMasks(self.matchers, self.target.eos_ids, has.vocabulary)
+            found.append(masks if form.first is None else BehindFirst(masks, has.vocabulary))
+        return tuple(found)
 
     def engine(self, listener: Listener | None = None, extra: Parts | None = None) -> Engine:
         """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""
@@ -96,7 +110,8 @@ class Job:
 
     def _text(self, row: Row) -> str:
         decode = self._decode()
-        return "" if decode is None else row.spell(decode, self.request)
+        before = self.target.protocol.capabilities.own_text(self.request.prompts[row.prompt])
+        return "" if decode is None else row.spell(decode, self.request, before)
 
 
 def build_parts(recipe: Recipe) -> Parts:

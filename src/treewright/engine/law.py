@@ -14,10 +14,14 @@ from treewright.ops.warp import penalised, probabilities
 
 class PulledLaw:
     """`TargetLaw` over the answers of a round: logits, constraint, steering, penalties, warpers, each at the claim's own
-    prefix. What one visit computed is kept for the round."""
+    prefix. What one visit computed is kept for the round.
 
-    def __init__(self, round: Round, parts: Parts, target: Answers, others: Mapping[str, Answers]) -> None:
-        self._round, self._parts, self._target, self._others = round, parts, target, others
+    start: the tokens that penalties count in place of the prompt, where the target reads the prompt apart from its text."""
+
+    def __init__(
+        self, round: Round, parts: Parts, target: Answers, others: Mapping[str, Answers], start: Sequence[int] | None = None
+    ) -> None:
+        self._round, self._parts, self._target, self._others, self._start = round, parts, target, others, start
         request = round.request
         self.greedy = request.sampling.greedy
         self._sampling = request.sampling
@@ -55,6 +59,8 @@ class PulledLaw:
         for part in self._parts.steer:
             others = {name: self._others[name].row(row, column) for name in part.models}
             logits = part.steer(logits, others, prefix, key)
+        if self._start is not None:
+            prefix, prompt = np.concatenate([np.array(self._start, np.int64), prefix[prompt:]]), len(self._start)
         return np.where(allowed, penalised(logits, prefix, prompt, self._sampling), -np.inf)
 
     def probs(self, row: int, column: int) -> np.ndarray:

@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from treewright.core.errors import ContextError, InputError
+from treewright.core.errors import InputError
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
 from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, Verdict
-from treewright.core.session import Model, Opening, Recorder, Session
+from treewright.core.session import Model, Opening, Recorder, Session, check_room
 from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
 from treewright.engine.detokenize import Decode, TextStream
@@ -89,14 +89,11 @@ class Engine:
         prompt = self._request.prompts[index]
         limit = len(prompt) + self._request.max_new_tokens
         for name, model in self._run.models.items():
-            own, most = len(self._prompt_for(name, prompt)), model.capabilities.max_length
-            if own == 0:
+            given, most = self._prompt_for(name, prompt), model.capabilities.max_length
+            if len(given) == 0:
                 raise InputError(f"prompt {index} was rewritten to 0 tokens for model '{name}'; leave at least one")
-            if most is not None and own >= most:
-                raise ContextError(
-                    f"prompt {index} has {own} tokens as model '{name}' reads it, which has {most} positions; "
-                    f"shorten it to at most {most - 1}"
-                )
+            check_room(model.capabilities, len(given), f"prompt {index}", f"model '{name}'")
+            own = len(model.capabilities.own_text(given))
             if most is not None and (name == "target" or name in self._steering_models):
                 limit = min(limit, most - own + len(prompt))
         return limit
@@ -160,7 +157,8 @@ class Engine:
         run = self._run
         if run.decode is None or not (self._request.stop or run.listener):
             return None
-        return TextStream(run.decode, self._request.prompts[prompt], self._request.stop)
+        before = run.models["target"].capabilities.own_text(self._request.prompts[prompt])
+        return TextStream(run.decode, before, self._request.stop)
 
     def _new_round(self) -> Round:
         claims = self._parts.claims
@@ -183,7 +181,8 @@ class Engine:
             parts.propose.propose(round)
         round.forest.limit_depth(round.deepest)
         self._score(round)
-        law = PulledLaw(round, parts, round.answers["target"], round.answers)
+        start = self._run.models["target"].capabilities.decoder_start
+        law = PulledLaw(round, parts, round.answers["target"], round.answers, start)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
         self._complete(round, verdict)
         if verdict.rows is not None:

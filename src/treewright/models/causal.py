@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
-from treewright.models.causal_session import CausalSession
+from treewright.models.causal_session import Block, CausalSession, Outputs
 from treewright.models.compiled import CompiledStep
 from treewright.models.masks import Masks
 from treewright.models.memory import Layout, Memory, Probe
@@ -70,7 +70,7 @@ class CausalModel:
             masks: Masks = mask if len(attempt) == 1 else dict.fromkeys(attempt, mask)
             one = np.zeros((1, 1), np.int64)
             try:
-                self.forward(one, one, masks, probe)
+                self.forward(Block(one, one, masks, one), probe)
             except (AttributeError, TypeError, KeyError):
                 if attempt is attempts[-1]:
                     raise
@@ -80,9 +80,7 @@ class CausalModel:
         raise AssertionError("unreachable: the last attempt returns or raises")
 
     @torch.inference_mode()
-    def forward(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any, keep: int = 0, hidden: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def forward(self, block: Block, cache: Any, keep: int = 0, hidden: bool = False) -> Outputs:
         """Logits [R, B, V] (or of the last `keep` columns) and last hidden states [R, B, H] if asked for.
 
         In inference mode: a small model's forward is launch overhead, of which autograd's bookkeeping is a fifth.
@@ -92,8 +90,8 @@ class CausalModel:
             extra["output_hidden_states"] = True
         with attending_to_trees(self.model):
             output = self.model(
-                input_ids=torch.from_numpy(ids).to(self.device), position_ids=torch.from_numpy(positions).to(self.device),
-                attention_mask=masks, past_key_values=cache, use_cache=True, **extra,
+                input_ids=torch.from_numpy(block.ids).to(self.device),
+                position_ids=torch.from_numpy(block.positions).to(self.device), attention_mask=block.masks, past_key_values=cache, use_cache=True, **extra,
             )  # fmt: skip
         return output.logits, output.hidden_states[-1] if hidden else None
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,21 @@ def power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
+Outputs = tuple[torch.Tensor, torch.Tensor | None]
+"""Logits [R, B, V], and last hidden states [R, B, H] if they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one forward reads: ids and positions [R, B], the masks of its layers, and the positions of the keys it attends to
+    [R or 1, K], which distances go by where a model adds a bias for them (those of closed keys mean nothing)."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    masks: Masks
+    keys: np.ndarray
+
+
 class TreeScorer(Protocol):
     """What the session needs of its model; `CausalModel` says what each is."""
 
@@ -44,9 +60,7 @@ class TreeScorer(Protocol):
 
     def new_memory(self, rows: int, scratch: int, slots: int) -> Memory: ...
 
-    def forward(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any, keep: int = 0, hidden: bool = False
-    ) -> tuple[torch.Tensor, torch.Tensor | None]: ...
+    def forward(self, block: Block, cache: Any, keep: int = 0, hidden: bool = False) -> Outputs: ...
 
     def timed(self) -> float: ...
 
@@ -130,14 +144,15 @@ class CausalSession:
     def _no_states(self, rows: int) -> torch.Tensor:
         return torch.zeros(rows, 0, self._model.config.hidden_size, dtype=self._model.dtype, device=self._model.device)
 
-    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> Outputs:
         """Reads tokens straight into the text slots of `rows`, after `start` tokens that are there."""
         first, count = self._scratch + start, chunk.shape[1]
         window = self._memory.window(rows, range(first, first + count), range(self._scratch, first + count))  # type: ignore[union-attr]
-        positions = np.broadcast_to(np.arange(start, start + count), chunk.shape).copy()
+        known = np.arange(start + count)[None]
+        positions = np.broadcast_to(known[:, start:], chunk.shape).copy()
         begin = self._model.timed()
-        masks = self._masks.causal(start, count)
-        logits, hidden = self._model.forward(chunk.copy(), positions, masks, window, keep, self._opening.hidden)
+        block = Block(chunk.copy(), positions, self._masks.causal(start, count), known)
+        logits, hidden = self._model.forward(block, window, keep, self._opening.hidden)
         self._record("prefill", len(rows), count, self._model.timed() - begin)
         return logits, hidden
 
@@ -206,7 +221,7 @@ class CausalSession:
         self._answers = Answers(torch.cat([known.logits, logits[:, :added]], dim=1), hidden)  # type: ignore[union-attr]
         self._scored = forest.columns
 
-    def _forward(self, forest: Forest, block: np.ndarray, offset: int, first: bool) -> tuple[torch.Tensor, torch.Tensor | None]:
+    def _forward(self, forest: Forest, block: np.ndarray, offset: int, first: bool) -> Outputs:
         """Runs a block [R, n] that is written at slot `offset`; logits [R, n, V]."""
         model, memory = self._model, self._memory
         rows, count = block.shape
@@ -229,7 +244,8 @@ class CausalSession:
             hidden = None
         else:
             window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
-            logits, hidden = model.forward(ids, positions, masks, window, hidden=self._opening.hidden)
+            placed = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
+            logits, hidden = model.forward(Block(ids, positions, masks, placed), window, hidden=self._opening.hidden)
         self._record("score", rows, columns, model.timed() - begin)
         return logits, hidden
 
