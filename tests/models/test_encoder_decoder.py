@@ -224,7 +224,7 @@ def test_fixed_and_banned_tokens(name, method):
     expected = [theirs(model, prompt) for prompt in PROMPTS]
     assert ours(target, method) == expected
     assert all(text[0] == 11 and text[-1] == 5 for text in expected)
-    assert text[0] not in sum(expected, [])
+    assert text[0] not in {token for text in expected for token in text}
 
 
 def test_a_batch_padded_by_transformers_gives_the_same():
@@ -270,13 +270,13 @@ def test_the_user_s_model_is_left_as_it_was(name):
 def test_the_two_limits_have_two_texts():
     target = loaded("bart")
     assert (target.protocol.capabilities.max_length, target.protocol.capabilities.max_prompt) == (CONTEXT, CONTEXT)
-    with pytest.raises(ContextError, match="prompt 1 has 161 tokens; the encoder of model .* reads 160 at most"):
+    with pytest.raises(ContextError, match=r"prompt 1 has 161 tokens; the encoder of model .* reads 160 at most"):
         tw.generate(target, [[3], [3] * 161])
     full = tw.generate(target, [3] * 160, "token_recycling", max_new_tokens=500)
     assert len(full.tokens) == CONTEXT - 1 and full.finish_reason == "length"
     narrow = copy.copy(target.protocol)
     narrow.capabilities = type(narrow.capabilities)(vocabulary=VOCABULARY, max_length=1, decoder_start=(2,))
-    with pytest.raises(ContextError, match="decoder of model .* has 1 positions"):
+    with pytest.raises(ContextError, match=r"decoder of model .* has 1 positions"):
         tw.generate(load(narrow), [3])
     assert loaded("t5").protocol.capabilities.max_prompt is None
 

@@ -91,7 +91,8 @@ class CausalModel:
         with attending_to_trees(self.model):
             output = self.model(
                 input_ids=torch.from_numpy(block.ids).to(self.device),
-                position_ids=torch.from_numpy(block.positions).to(self.device), attention_mask=block.masks, past_key_values=cache, use_cache=True, **extra,
+                position_ids=torch.from_numpy(block.positions).to(self.device), attention_mask=block.masks,
+                past_key_values=cache, use_cache=True, **extra,
             )  # fmt: skip
         return output.logits, output.hidden_states[-1] if hidden else None
 

@@ -244,8 +244,8 @@ class CausalSession:
             hidden = None
         else:
             window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
-            placed = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
-            logits, hidden = model.forward(Block(ids, positions, masks, placed), window, hidden=self._opening.hidden)
+            lie = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
+            logits, hidden = model.forward(Block(ids, positions, masks, lie), window, hidden=self._opening.hidden)
         self._record("score", rows, columns, model.timed() - begin)
         return logits, hidden
 

@@ -21,6 +21,7 @@ from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
 from treewright.models.causal import FULL
 from treewright.models.causal_session import Block, Outputs
+from treewright.models.compiled import CompiledStep
 from treewright.models.cross_memory import CrossMemory
 from treewright.models.encoder_decoder_session import EncoderDecoderSession
 from treewright.models.memory import KeysValues, Layout, Probe
@@ -41,7 +42,7 @@ class EncoderDecoderModel:
         self.config = model.config.get_text_config()
         self.device, self.dtype = model.device, model.dtype
         self.windows: dict[str, int | None] = {FULL: None}
-        self.compiled = None
+        self.compiled: CompiledStep | None = None
         self._places = Places(self._decoder)
         start = decoder_start(model)
         self._layout, self._cross, self._projections, vocabulary = self._probe(start)

@@ -140,9 +140,9 @@ def tree_scoring(
     to a whole path, forced tokens that were never claimed, rounds without a bonus token, rows forked, reordered and joining
     later. After each commit the memory must hold the accepted tokens and nothing else.
 
-    reference: logits after a prompt and what follows (by default the model's own forward without a cache). prompts: three of them; random
-    by default. tolerance: the relative error that passes (see `RELATIVE`). Raises LawBroken. Cost: two to three calls a
-    round, and one bare forward for every claim.
+    reference: logits after a prompt and what follows (by default the model's own forward without a cache). prompts: three
+    of them; random by default. tolerance: the relative error that passes (see `RELATIVE`). Raises LawBroken. Cost: two to
+    three calls a round, and one bare forward for every claim.
     """
     allowed = tolerance_of(model) if tolerance is None else tolerance
     trial = _Trial(model, reference or bare_reference(model), prompts, seed, allowed)

@@ -1,4 +1,4 @@
-"""Training the bundled encoder-decoder: a small BART that learns operations on lists of words."""
+"""Training the bundled encoder-decoder: a small Pegasus that learns operations on lists of words."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import BartConfig, BartForConditionalGeneration, GenerationConfig, PreTrainedTokenizerFast
+from transformers import GenerationConfig, PegasusConfig, PegasusForConditionalGeneration, PreTrainedTokenizerFast
 
 from . import checkpoint
 from .checkpoint import Progress
@@ -35,29 +36,24 @@ class ListRecipe:
     intermediate_size: int = 384
     positions: int = 64
     batch: int = 32
-    peak_learning_rate: float = 1.5e-3
+    peak_learning_rate: float = 2e-3
     warm_up_tokens: int = 30_000
     decay_share: float = 0.3
     checkpoint_steps: int = 500
     evaluation_examples: int = 400
     seed: int = 20_260
 
-    def build(self, tokenizer: PreTrainedTokenizerFast) -> BartForConditionalGeneration:
+    def build(self, tokenizer: PreTrainedTokenizerFast) -> PegasusForConditionalGeneration:
         """A freshly initialised float32 model; the same weights for the same seed."""
         torch.manual_seed(self.seed)
-        sides = {
-            f"{side}_{name}": value
-            for side in ("encoder", "decoder")
-            for name, value in (
-                ("layers", self.layers), ("attention_heads", self.heads), ("ffn_dim", self.intermediate_size)
-            )
-        }  # fmt: skip
         end, padding = tokenizer.eos_token_id, tokenizer.pad_token_id
-        return BartForConditionalGeneration(
-            BartConfig(
+        return PegasusForConditionalGeneration(
+            PegasusConfig(
                 vocab_size=len(tokenizer), d_model=self.hidden_size, max_position_embeddings=self.positions, dropout=0.0,
-                bos_token_id=end, eos_token_id=end, decoder_start_token_id=end, pad_token_id=padding, forced_eos_token_id=None,
-                **sides,
+                encoder_layers=self.layers, encoder_attention_heads=self.heads, encoder_ffn_dim=self.intermediate_size,
+                decoder_layers=self.layers, decoder_attention_heads=self.heads, decoder_ffn_dim=self.intermediate_size,
+                eos_token_id=end, decoder_start_token_id=end, pad_token_id=padding, forced_eos_token_id=None,
+                scale_embedding=True,
             )
         )  # fmt: skip
 
@@ -115,14 +111,16 @@ class ListTrainer:
     def accuracy(self, examples: int) -> dict[str, float]:
         """The share of held-out answers that greedy decoding gives without one wrong token, by operation."""
         self.model.train(False)
-        random, right = Random(self.recipe.seed), {operation: [] for operation in OPERATIONS}  # type: ignore[var-annotated]
+        random = Random(self.recipe.seed)
+        right: dict[str, list[bool]] = {operation: [] for operation in OPERATIONS}
+        model: Any = self.model
         drawn = [draw(random, held_out=True) for _ in range(examples)]
         for start in range(0, examples, 100):
             part = drawn[start : start + 100]
             prompts = self.tokenizer([prompt for _, prompt, _ in part])["input_ids"]
             ids = _padded(prompts, self.tokenizer.pad_token_id)
             mask = _padded([[1] * len(prompt) for prompt in prompts], 0)
-            written = self.model.generate(ids, attention_mask=mask, max_new_tokens=LONGEST + 2, do_sample=False, num_beams=1)
+            written = model.generate(ids, attention_mask=mask, max_new_tokens=LONGEST + 2, do_sample=False, num_beams=1)
             texts = self.tokenizer.batch_decode(written, skip_special_tokens=True, clean_up_tokenization_spaces=False)
             for (operation, _, answer), text in zip(part, texts, strict=True):
                 right[operation].append(text == answer)
@@ -133,9 +131,8 @@ class ListTrainer:
         """Notes and logs the held-out accuracy; the checkpoint's `losses` hold it."""
         found = self.accuracy(examples)
         self.progress.losses.append((self.progress.tokens, found))
-        self.log(
-            f"held-out answers right at {self.progress.tokens} tokens: " + "  ".join(f"{n} {v:.3f}" for n, v in found.items())
-        )
+        shares = "  ".join(f"{operation} {share:.3f}" for operation, share in found.items())
+        self.log(f"held-out answers right at {self.progress.tokens} tokens: {shares}")
 
     def save(self) -> None:
         """Writes a checkpoint."""
@@ -151,9 +148,8 @@ class ListTrainer:
                 now = time.process_time()
                 progress.active_seconds, clock = progress.active_seconds + now - clock, now
                 mean = sum(losses) / len(losses)
-                self.log(
-                    f"step {progress.step}  tokens {progress.tokens}  loss {mean:.4f}  {progress.active_seconds:.0f} s active"
-                )
+                done = f"step {progress.step}  tokens {progress.tokens}  loss {mean:.4f}"
+                self.log(f"{done}  {progress.active_seconds:.0f} s active")
                 losses.clear()
                 self.evaluate(self.recipe.evaluation_examples)
                 self.save()
@@ -199,7 +195,7 @@ language: en
 
 {recipe.summary[0].upper()}{recipe.summary[1:]}.
 
-{parameters:,} parameters (BART architecture, tied embeddings; {2 * parameters / 1e6:.1f} MB in bfloat16), trained from scratch
+{parameters:,} parameters (Pegasus architecture, tied embeddings; {2 * parameters / 1e6:.1f} MB in bfloat16), trained from scratch
 on {progress.tokens:,} answer tokens ({progress.step * recipe.batch:,} lists) with the tokenizer of `default`. AdamW in float32,
 warm-up, stable and decay learning rate; {progress.active_seconds / 60:.0f} minutes of one CPU core. The recipe that made it:
 
