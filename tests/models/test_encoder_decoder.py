@@ -20,7 +20,7 @@ from treewright.testing.laws import tree_scoring
 VOCABULARY, CONTEXT, TOKENS = 97, 160, 12
 RANDOM = np.random.default_rng(0)
 PROMPTS = [RANDOM.integers(3, 90, size=size).tolist() for size in (1, 3, 12, 7, 20)]
-NAMES = ["bart", "marian", "pegasus", "t5", "mt5", "umt5"]
+NAMES = ["bart", "mbart", "marian", "pegasus", "t5", "mt5", "umt5"]
 METHODS: dict[str, dict[str, Any]] = {
     "plain": {},
     "prompt_lookup": {"max_ngram": 2},
@@ -49,6 +49,7 @@ def recipe(name: str) -> tuple[Any, Any, int]:
     pegasus = dict(pad_token_id=0, eos_token_id=1, decoder_start_token_id=0)
     return {
         "bart": lambda: (t.BartForConditionalGeneration, t.BartConfig(**absolute, **bart, init_std=0.6), 0),
+        "mbart": lambda: (t.MBartForConditionalGeneration, t.MBartConfig(**absolute, **bart, init_std=1.0), 2),
         "marian": lambda: (t.MarianMTModel, t.MarianConfig(**absolute, **marian, init_std=1.5), 3),
         "pegasus": lambda: (t.PegasusForConditionalGeneration, t.PegasusConfig(**absolute, **pegasus, init_std=1.0), 2),
         "t5": lambda: (t.T5ForConditionalGeneration, t.T5Config(**relative, initializer_factor=6.0), 2),
@@ -324,3 +325,33 @@ def test_a_folder_is_loaded_by_its_configuration(tmp_path):
     target = load(tmp_path)
     assert isinstance(target.protocol, EncoderDecoderModel)
     assert ours(target) == reference("bart", "float32")
+
+
+@cache
+def with_tokenizer() -> Any:
+    """A random model of the bundled tokenizer's vocabulary, whose texts begin with a token that spells nothing."""
+    config = t.PegasusConfig(
+        vocab_size=4096, d_model=16, encoder_layers=1, decoder_layers=1, encoder_attention_heads=2, decoder_attention_heads=2,
+        encoder_ffn_dim=16, decoder_ffn_dim=16, max_position_embeddings=64, init_std=0.4, pad_token_id=1, eos_token_id=0,
+        decoder_start_token_id=0, forced_eos_token_id=0,
+    )  # fmt: skip
+    torch.manual_seed(0)
+    model = t.PegasusForConditionalGeneration(config)
+    model.generation_config.forced_bos_token_id = 1
+    return load(model, "default")
+
+
+def test_text_is_the_decoder_s_alone():
+    target = with_tokenizer()
+    result = tw.generate(target, "Once upon a time", max_new_tokens=8)
+    assert result.tokens[0] == 1
+    assert result.text == target.tokenizer.decode(result.tokens, skip_special_tokens=True)
+    assert "".join(tw.stream(target, "Once upon a time", max_new_tokens=8)) == result.text
+
+
+@pytest.mark.parametrize("method", ["plain", "token_recycling"])
+def test_a_constraint_holds_behind_the_fixed_first_token(method):
+    choice = tw.choice(["the red ball", "a blue boat"])
+    result = tw.generate(with_tokenizer(), "Which one?", method, constraint=choice, max_new_tokens=16)
+    assert result.tokens[0] == 1 and result.finish_reason == "stop"
+    assert result.text in ("the red ball", "a blue boat")

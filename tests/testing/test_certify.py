@@ -195,9 +195,11 @@ def tiny_encoder_decoder() -> Callable[..., Loaded]:
         config = PegasusConfig(
             vocab_size=60, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
             encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=128, tie_word_embeddings=False, init_std=1.0,
-            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0, forced_bos_token_id=7,
+            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
         )  # fmt: skip
-        return load(PegasusForConditionalGeneration(config).to(dtype))
+        model = PegasusForConditionalGeneration(config).to(dtype)
+        model.generation_config.forced_bos_token_id = 7
+        return load(model)
 
     return make
 

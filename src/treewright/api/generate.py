@@ -54,12 +54,13 @@ def generate(
 ) -> Result | list[Result]:
     """Decodes one prompt (a `Result`) or a list of prompts (a list of them, in order).
 
-    model: what `load` returns, or anything `load` takes. An encoder-decoder's encoder reads the prompts. method: a name, or names joined by '+'. options: the methods'
-    own options by name. models: further models by role, such as {"draft": "default-draft"}. temperature 0 is greedy.
-    n: samples of each prompt; with n > 1 `Result.samples` holds them all. budget: stop when its tokens (a row), model_calls
-    or seconds (the run) are spent. constraint: of `json_schema`, `regex`, `grammar` or `choice`, or a list with one for each
-    prompt (None: free); a text that the model itself ended fits it, one cut off is the beginning of one that does. batch_rows:
-    rows decoded at once; more wait. stream: a transformers streamer, told of tokens as they become text (one prompt, n = 1).
+    model: what `load` returns, or anything `load` takes. An encoder-decoder's encoder reads the prompts. method: a name, or
+    names joined by '+'. options: the methods' own options by name. models: further models by role, such as {"draft":
+    "default-draft"}. temperature 0 is greedy. n: samples of each prompt; with n > 1 `Result.samples` holds them all. budget:
+    stop when its tokens (a row), model_calls or seconds (the run) are spent. constraint: of `json_schema`, `regex`, `grammar`
+    or `choice`, or a list with one for each prompt (None: free); a text that the model itself ended fits it, one cut off is
+    the beginning of one that does. batch_rows: rows decoded at once; more wait. stream: a transformers streamer, told of
+    tokens as they become text (one prompt, n = 1).
 
     Raises InputError, CapabilityError for a model without what the method needs, CompositionError for methods that do not go
     together. Cost: one prompt reading, then what the method's file says.
