@@ -98,14 +98,6 @@ def test_cuda_without_a_device(network):
         load(network("llama", "float32"), device="cuda")
 
 
-def test_encoder_decoders_are_refused(network):
-    from transformers import T5Config, T5ForConditionalGeneration
-
-    model = T5ForConditionalGeneration(T5Config(vocab_size=20, d_model=8, d_kv=4, d_ff=8, num_layers=1, num_heads=2))
-    with pytest.raises(ModelError, match="encoder-decoder"):
-        load(model)
-
-
 def test_bundled_names_are_folders_with_a_configuration():
     for name in bundled_names():
         assert name == name.lower()

@@ -175,7 +175,7 @@ def test_entropy_in_nats() -> None:
 
 def test_cells_of_first_tokens_are_a_law() -> None:
     table = Table(7, 2)
-    first = FirstTokens(table.logits, [1, 2], 2)
+    first = FirstTokens(lambda prompt, new: table.logits([*prompt, *new]), [1, 2], 2)
     law = first.law(2)
     assert sum(law.values()) == pytest.approx(1.0)
     assert len(law) == 4 * 5 + 1
@@ -183,3 +183,35 @@ def test_cells_of_first_tokens_are_a_law() -> None:
     rare = int(np.argmin(weights))
     assert first.cell([rare, 0]) == (OTHER,)
     assert law[OTHER,] == pytest.approx(np.sort(weights)[:3].sum() / weights.sum())
+
+
+@pytest.fixture
+def tiny_encoder_decoder() -> Callable[..., Loaded]:
+    """Makes a random Pegasus of two layers, whose generation configuration fixes the first token."""
+    from transformers import PegasusConfig, PegasusForConditionalGeneration
+
+    def make(dtype: torch.dtype = torch.float64) -> Loaded:
+        torch.manual_seed(2)
+        config = PegasusConfig(
+            vocab_size=60, d_model=32, encoder_layers=2, decoder_layers=2, encoder_attention_heads=4, decoder_attention_heads=4,
+            encoder_ffn_dim=48, decoder_ffn_dim=48, max_position_embeddings=128, tie_word_embeddings=False, init_std=1.0,
+            pad_token_id=0, eos_token_id=1, decoder_start_token_id=0,
+        )  # fmt: skip
+        model = PegasusForConditionalGeneration(config).to(dtype)
+        model.generation_config.forced_bos_token_id = 7
+        return load(model)
+
+    return make
+
+
+def test_an_encoder_decoder_is_certified(tiny_encoder_decoder: Callable[..., Loaded]) -> None:
+    rows = certify(tiny_encoder_decoder(), ["token_recycling"], new_tokens=12, tables=False)
+    assert failed(rows) == set()
+    assert len(rows) == 6
+
+
+def test_ties_of_an_encoder_decoder_are_passed_by_leading_along_the_text(tiny_encoder_decoder: Callable[..., Loaded]) -> None:
+    rows = certify(tiny_encoder_decoder(torch.bfloat16), ["token_recycling"], new_tokens=24, tables=False)
+    assert failed(rows) == set()
+    assert any(row.numbers.get("ties") for row in rows)
+    assert all(row.numbers["tokens"] == 4 * 24 for row in rows if row.check.startswith("tokens"))

@@ -183,7 +183,7 @@ def test_an_unknown_method_is_named() -> None:
 def test_tree_scoring_refuses_wrong_logits() -> None:
     right = Table(6, 1)
     with pytest.raises(laws.LawBroken, match="tree scoring"):
-        laws.tree_scoring(load(right), reference=lambda sequence: Table(6, 2).logits(sequence))
+        laws.tree_scoring(load(right), reference=lambda prompt, new: Table(6, 2).logits([*prompt, *new]))
 
 
 def test_any_order_models_are_no_left_to_right_tables() -> None:

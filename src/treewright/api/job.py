@@ -17,12 +17,13 @@ from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
 from treewright.core.request import Request
 from treewright.core.result import Result
-from treewright.core.roles import Parts, Scorer
+from treewright.core.roles import Constraint, Parts, Scorer
 from treewright.engine.detokenize import Decode
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
-from treewright.models.loading import Loaded
+from treewright.models.loading import Form, Loaded
 from treewright.ops.weights import log_mean
+from treewright.parts.constrain.form import BehindFirst, FixedTokens
 
 CPU_COLUMNS = 64
 """On two cores, rounds wider than this in all (rows times claims) cost more than they bring; see docs/log.md."""
@@ -41,11 +42,8 @@ class Job:
     scorers: dict[str, Scorer] = dataclasses.field(default_factory=dict)
 
     def parts(self) -> Parts:
-        """Fresh roles of the recipe, and the constraints."""
-        parts = build_parts(self.recipe)
-        if self.compiled is not None:
-            parts = parts.join(Parts(constrain=self.compiled.parts()))
-        return parts
+        """Fresh roles of the recipe, and the constraints of the request and of the model's own form."""
+        return build_parts(self.recipe).join(Parts(constrain=self._constraints()))
 
     def check(self) -> Parts:
         """Fresh roles, once it is sure that they can choose what the request asks for. Raises InputError."""
@@ -65,6 +63,21 @@ class Job:
         if parts.texts and self.target.tokenizer is None:
             raise InputError(f"{self.recipe} compares texts but model '{self.target.name}' has no tokenizer; give one to load()")
         return parts
+
+    def _constraints(self) -> tuple[Constraint, ...]:
+        """The model's form, and what the request asks for behind it. A text of a grammar ends where the grammar lets it, and
+        one that must not end early (ignore_eos, or min_new_tokens of the full length) does not: there no last token is fixed."""
+        has, request, form = self.target.protocol.capabilities, self.request, self.target.form
+        asked = () if self.compiled is None else self.compiled.parts()
+        found: list[Constraint] = []
+        if form != Form():
+            room = request.max_new_tokens if has.max_length is None else has.max_length - len(has.own_text(()))
+            length = min(request.max_new_tokens, room)
+            may_end = not (asked or request.ignore_eos or request.min_new_tokens >= length)
+            last, start = form.last if may_end else None, has.own_text(())
+            found.append(FixedTokens(has.vocabulary, form.first, last, form.banned, start, length))
+        found += asked if form.first is None else [BehindFirst(one, has.vocabulary) for one in asked]
+        return tuple(found)
 
     def engine(self, listener: Listener | None = None, extra: Parts | None = None) -> Engine:
         """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""
@@ -121,7 +134,8 @@ class Job:
 
     def _text(self, row: Row) -> str:
         decode = self._decode()
-        return "" if decode is None else row.spell(decode, self.request)
+        before = self.target.protocol.capabilities.own_text(self.request.prompts[row.prompt])
+        return "" if decode is None else row.spell(decode, self.request, before)
 
 
 def build_parts(recipe: Recipe) -> Parts:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treewright.core.errors import ContextError, InputError
+from treewright.core.errors import InputError
+from treewright.core.session import check_room
 from treewright.models.loading import Loaded
 
 Prompt = str | Sequence[int] | Sequence[Mapping[str, str]]
@@ -54,11 +55,6 @@ def _check_ids(target: Loaded, ids: tuple[int, ...], index: int) -> tuple[int, .
 
 
 def check_context(target: Loaded, prompts: Sequence[Sequence[int]]) -> None:
-    """Raises ContextError for a prompt that leaves the model no position for a new token."""
-    most = target.protocol.capabilities.max_length
+    """Raises ContextError for a prompt that the model cannot read or that leaves no position for a new token."""
     for index, prompt in enumerate(prompts):
-        if most is not None and len(prompt) >= most:
-            raise ContextError(
-                f"prompt {index} has {len(prompt)} tokens; model '{target.name}' has {most} positions, "
-                f"so a prompt may have at most {most - 1}; shorten it"
-            )
+        check_room(target.protocol.capabilities, len(prompt), f"prompt {index}", f"model '{target.name}'")

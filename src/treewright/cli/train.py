@@ -15,7 +15,7 @@ from treewright.core.errors import InputError
 
 def command(
     name: Annotated[str, typer.Argument(help="The recipe, such as default or default-draft.")],
-    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="The folder that holds the corpora.")],
+    data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The folder that holds the corpora.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder: checkpoints and tokens.")] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Training tokens, instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the run folder.")] = False,
@@ -23,7 +23,7 @@ def command(
     teacher: Annotated[Path | None, typer.Option("--teacher", metavar="DIR", help="The model that a draft learns from.")] = None,
 ) -> None:
     """Train a bundled model from its recipe."""
-    if not data.is_dir():
+    if data is not None and not data.is_dir():
         raise InputError(f"--data is '{data}', which is not a folder; give the folder that holds the corpora")
     quiet()
     from treewright.train.checkpoint import CheckpointError

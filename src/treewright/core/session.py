@@ -16,10 +16,11 @@ import torch
 
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
+from treewright.core.errors import ContextError
 from treewright.core.text import Text
 
 Recorder = Callable[[str, int, int, float], None]
-"""Told of every forward: kind ("prefill" or "score"), rows, columns, seconds."""
+"""Told of every forward: kind ("encode", "prefill" or "score"), rows, columns, seconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,10 @@ class Capabilities:
     order: "left_to_right" or "any". tree: "native" (one forward scores a tree), "unrolled" (each path is a row of its
     own, right and slow) or "none". max_length: positions the model has, None without a limit. mask: the token of an open
     slot, for models of any order.
+
+    decoder_start: the tokens that the model's own text begins with in place of the prompt, where it reads the prompt apart
+    from it (encoder-decoders: `max_length` then counts the decoder's positions); None where the text continues the prompt.
+    max_prompt: tokens that may be read apart, None without a limit.
     """
 
     order: str = "left_to_right"
@@ -41,6 +46,12 @@ class Capabilities:
     vocabulary: int = 0
     max_length: int | None = None
     mask: int | None = None
+    decoder_start: tuple[int, ...] | None = None
+    max_prompt: int | None = None
+
+    def own_text(self, prompt: Sequence[int]) -> Sequence[int]:
+        """What the model's own text begins with: the prompt, or the decoder's start."""
+        return prompt if self.decoder_start is None else self.decoder_start
 
     def missing(self, needs: Sequence[str]) -> list[str]:
         """The entries of `needs` that this model lacks. `tree` is met by native and by unrolled trees."""
@@ -52,6 +63,24 @@ class Capabilities:
         if need in ("left_to_right", "any_order"):
             return self.order == need.removesuffix("_order")
         return bool(getattr(self, need, False))
+
+
+def check_room(has: Capabilities, prompt: int, whose: str, model: str) -> None:
+    """Raises ContextError where a prompt of so many tokens does not fit `model`, or leaves no position for a new token."""
+    if has.max_prompt is not None and prompt > has.max_prompt:
+        raise ContextError(f"{whose} has {prompt} tokens; the encoder of {model} reads {has.max_prompt} at most; shorten it")
+    if has.max_length is None:
+        return
+    if has.decoder_start is None and prompt >= has.max_length:
+        raise ContextError(
+            f"{whose} has {prompt} tokens as {model} reads it, which has {has.max_length} positions; "
+            f"shorten it to at most {has.max_length - 1}"
+        )
+    if has.decoder_start is not None and len(has.decoder_start) >= has.max_length:
+        raise ContextError(
+            f"the decoder of {model} has {has.max_length} positions, which leaves none for a new token behind its "
+            f"{len(has.decoder_start)} start tokens; give a model whose decoder has more"
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +102,8 @@ class Session(Protocol):
     """One model's memory of the rows of a run.
 
     seen [R]: tokens of the engine's text (in the text's own coordinates) that are in memory.
-    prompt_top: after `admit`, ids [R, T, K] (-1 where unknown) when the opening asked for them.
+    prompt_top: after `admit`, ids [R, T, K] (-1 where unknown) when the opening asked for them; None in models that
+    predict nothing at a prompt's positions.
     """
 
     seen: np.ndarray

@@ -36,14 +36,15 @@ def check_draws(parts: Parts, request: Request) -> None:
 class PulledLaw:
     """`TargetLaw` over the answers of a round: logits, constraint, steering, penalties, warpers, each at the claim's own
     prefix. What one visit computed is kept for the round; claims that are scored later in it are read just the same. checks
-    [R]: tokens that constraints were asked about, one by one.
+    [R]: tokens that constraints were asked about, one by one. start: the tokens that penalties count in place of the prompt,
+    where the target reads the prompt apart from its text.
 
     Where a `Sampler` draws or draws are weighted the constraint comes last, after the warpers: the law is that of the
     free text with what is forbidden left out, and the weight the mass that is left.
     """
 
-    def __init__(self, round: Round, parts: Parts) -> None:
-        self._round, self._parts, self._answers = round, parts, round.answers
+    def __init__(self, round: Round, parts: Parts, start: Sequence[int] | None = None) -> None:
+        self._round, self._parts, self._answers, self._start = round, parts, round.answers, start
         request = round.request
         self.greedy = request.sampling.greedy
         self._sampling = request.sampling
@@ -97,6 +98,8 @@ class PulledLaw:
             return logits
         for part in self._parts.steer:
             logits = part.steer(logits, self._others_of(part, row, column), prefix, key)
+        if self._start is not None:
+            prefix, prompt = np.concatenate([np.array(self._start, np.int64), prefix[prompt:]]), len(self._start)
         return np.where(allowed, penalised(logits, prefix, prompt, self._sampling), -np.inf)
 
     def _others_of(self, part: Steering, row: int, column: int) -> Others:

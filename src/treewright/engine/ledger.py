@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from treewright.core.roles import Selector
 from treewright.core.trace import Call, Trace
 from treewright.engine.rows import Row
 
@@ -64,3 +66,26 @@ class Ledger:
     def next_beside(self, prompt: int) -> int:
         """The sample number of the next hypothesis of a prompt that ends beside its row."""
         return self.slots + sum(map(self.is_beside, self._ended[prompt]))
+
+    def settle(self, selector: Selector, wanted: int, rows: Sequence[Row], waiting: Sequence[int]) -> set[int]:
+        """Gives up the rows of which the selector says that what has ended is enough; the prompts of which nothing more need
+        begin. wanted: continuations of a prompt that are always waited for. waiting: the prompts of samples without a row."""
+        settled = set()
+        for prompt in {row.prompt for row in rows}:
+            own, queued = [row for row in rows if row.prompt == prompt], waiting.count(prompt)
+            ended = [*self.ended(prompt), *(row for row in own if row.finish is not None and row.kept)]
+            running = [row for row in own if row.finish is None]
+            lengths = {len(row.tokens) for row in running} | ({0} if queued else set())
+            over = {at for at in lengths if self._is_enough(selector, wanted, ended, len(running) + queued, at)}
+            for row in running:
+                if len(row.tokens) in over:
+                    row.give_up()
+            settled |= {prompt} if 0 in over else set()
+        return settled
+
+    def _is_enough(self, selector: Selector, wanted: int, ended: Sequence[Row], going_on: int, length: int) -> bool:
+        """Whether the selector gives up a row that has `length` tokens. What ended with more is running still in a world where
+        every row gains one token a round."""
+        before = [row for row in ended if self.is_beside(row) or len(row.tokens) <= length]
+        running = going_on + len(ended) - len(before)
+        return len(before) >= wanted and selector.enough([row.to_candidate() for row in before], running)

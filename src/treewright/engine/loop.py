@@ -10,12 +10,12 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from treewright.core.errors import ContextError, InputError
+from treewright.core.errors import InputError
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
 from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, TargetLaw, Verdict
-from treewright.core.session import Model, Opening, Recorder, Session
+from treewright.core.session import Model, Opening, Recorder, Session, check_room
 from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace
 from treewright.engine.detokenize import Decode, TextStream
@@ -96,14 +96,11 @@ class Engine:
         prompt = self._request.prompts[index]
         limit = len(prompt) + self._request.max_new_tokens
         for name, model in self._run.models.items():
-            own, most = len(self._prompt_for(name, prompt)), model.capabilities.max_length
-            if own == 0:
+            given, most = self._prompt_for(name, prompt), model.capabilities.max_length
+            if len(given) == 0:
                 raise InputError(f"prompt {index} was rewritten to 0 tokens for model '{name}'; leave at least one")
-            if most is not None and own >= most:
-                raise ContextError(
-                    f"prompt {index} has {own} tokens as model '{name}' reads it, which has {most} positions; "
-                    f"shorten it to at most {most - 1}"
-                )
+            check_room(model.capabilities, len(given), f"prompt {index}", f"model '{name}'")
+            own = len(model.capabilities.own_text(given))
             if most is not None and (name == "target" or name in self._steering_models):
                 limit = min(limit, most - own + len(prompt))
         return limit
@@ -184,7 +181,8 @@ class Engine:
         run = self._run
         if run.decode is None or not (self._request.stop or run.listener):
             return None
-        return TextStream(run.decode, self._request.prompts[prompt], self._request.stop)
+        before = run.models["target"].capabilities.own_text(self._request.prompts[prompt])
+        return TextStream(run.decode, before, self._request.stop)
 
     def _new_round(self) -> Round:
         claims = self._parts.claims
@@ -210,7 +208,7 @@ class Engine:
 
     def _round(self) -> None:
         round, parts, self._asked = self._new_round(), self._parts, 1
-        law = PulledLaw(round, parts)
+        law = PulledLaw(round, parts, self._run.models["target"].capabilities.decoder_start)
         round.ask_law = lambda: self._at_frontier(round, law)
         if parts.control is not None:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
@@ -341,7 +339,10 @@ class Engine:
                 row.finish = row.finish or "cancelled"
         if spent:
             self._give_up_waiting("budget")
-        self._settle_prompts()
+        if self._parts.select is not None:
+            waiting = [prompt for prompt, _ in self._waiting]
+            settled = self.ledger.settle(self._parts.select, self._request.samples, self._rows, waiting)
+            self._waiting = deque(key for key in self._waiting if key[0] not in settled)
         if all(row.finish is None for row in self._rows):
             return
         alive = [index for index, row in enumerate(self._rows) if row.finish is None]
@@ -354,30 +355,6 @@ class Engine:
             order[hole] = index
         self._rows = [self._rows[index] for index in order]
         self._select(order)
-
-    def _settle_prompts(self) -> None:
-        """Gives up the rows of which the selector says that what has ended is enough."""
-        for prompt in {row.prompt for row in self._rows} if self._parts.select is not None else ():
-            own = [row for row in self._rows if row.prompt == prompt]
-            ended = [*self.ledger.ended(prompt), *(row for row in own if row.finish is not None and row.kept)]
-            waiting = sum(key[0] == prompt for key in self._waiting)
-            going_on = sum(row.finish is None for row in own) + waiting
-            lengths = {len(row.tokens) for row in own if row.finish is None} | ({0} if waiting else set())
-            over = {length for length in lengths if self._is_enough(ended, going_on, length)}
-            for row in own:
-                if row.finish is None and len(row.tokens) in over:
-                    row.give_up()
-            if 0 in over:
-                self._waiting = deque(key for key in self._waiting if key[0] != prompt)
-
-    def _is_enough(self, ended: Sequence[Row], going_on: int, length: int) -> bool:
-        """Whether the selector gives up a row that has `length` tokens. What ended with more is running still in a world where
-        every row gains one token a round. As many as were asked for are always waited for."""
-        before = [row for row in ended if self.ledger.is_beside(row) or len(row.tokens) <= length]
-        if len(before) < self._request.samples:
-            return False
-        running = going_on + len(ended) - len(before)
-        return self._parts.select.enough([row.to_candidate() for row in before], running)  # type: ignore[union-attr]
 
     def _tell(self, row: Row) -> bool:
         piece = row.stream.release() if row.stream is not None else ""

@@ -76,13 +76,15 @@ class Row:
             self.finish = "length" if most == room else "budget"
         return taken
 
-    def spell(self, decode: Decode, request: Request) -> str:
-        """The text of an ended row: what its tokens spell, without the id that ended it, cut before a stop string."""
+    def spell(self, decode: Decode, request: Request, before: Sequence[int] | None = None) -> str:
+        """The text of an ended row: what its tokens spell, without the id that ended it, cut before a stop string. before:
+        what the row's own text begins with, its prompt if not given."""
         if self.stream is not None:
             self.stream.close()
             return self.stream.text
         ended_by_id = self.finish == "stop" and self.tokens[-1] in request.ends
-        return continuation_text(decode, request.prompts[self.prompt], self.tokens[:-1] if ended_by_id else self.tokens)
+        before = request.prompts[self.prompt] if before is None else before
+        return continuation_text(decode, before, self.tokens[:-1] if ended_by_id else self.tokens)
 
     def to_candidate(self, text: str = "") -> Candidate:
         slot = self.sample if self.slot is None else self.slot

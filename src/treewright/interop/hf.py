@@ -66,6 +66,11 @@ class CustomGenerate:
         streamer: Streamer | None = None, **model_kwargs: Any,
     ) -> torch.Tensor | GenerateDecoderOnlyOutput:  # fmt: skip
         """input_ids [R, T] as transformers prepared them. Gives sequences [R, T + new], or the output object."""
+        if model.config.is_encoder_decoder:
+            raise InputError(
+                f"model {type(model).__name__} is an encoder-decoder, which treewright's custom_generate does not decode; "
+                "call treewright.generate with the encoder's input as the prompt"
+            )
         streamer = _callers("streamer") if streamer is None else streamer
         _check_config(generation_config, synced_gpus or _callers("synced_gpus"), _callers("assistant_model"))
         _check_inputs(model_kwargs)

@@ -17,7 +17,7 @@ from treewright.core.exits import Exits
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
-from treewright.models.causal_session import CausalSession
+from treewright.models.causal_session import Block, CausalSession
 from treewright.models.compiled import CompiledStep
 from treewright.models.exit_layers import find_head
 from treewright.models.masks import Masks
@@ -83,7 +83,7 @@ class CausalModel:
             masks: Masks = mask if len(attempt) == 1 else dict.fromkeys(attempt, mask)
             one = np.zeros((1, 1), np.int64)
             try:
-                self.forward(one, one, masks, probe)
+                self.forward(Block(one, one, masks, one), probe)
             except (AttributeError, TypeError, KeyError):
                 if attempt is attempts[-1]:
                     raise
@@ -98,17 +98,14 @@ class CausalModel:
         return layout if layout is not None and continues(self, layout) else None
 
     @torch.inference_mode()
-    def forward(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any,
-        keep: int = 0, hidden: bool = False, layers: bool = False,
-    ) -> Answers:  # fmt: skip
+    def forward(self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False) -> Answers:
         """Logits [R, B, V] (or of the last `keep` columns), last hidden states [R, B, H] and exit layers if asked for.
 
         In inference mode: a small model's forward is launch overhead, of which autograd's bookkeeping is a fifth.
         """
-        return self._call(ids, keep, hidden, layers, {
-            "position_ids": torch.from_numpy(positions).to(self.device), "attention_mask": masks, "past_key_values": cache,
-        })  # fmt: skip
+        positions = torch.from_numpy(block.positions).to(self.device)
+        inputs = {"position_ids": positions, "attention_mask": block.masks, "past_key_values": cache}
+        return self._call(block.ids, keep, hidden, layers, inputs)
 
     @torch.inference_mode()
     def go_on(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,21 @@ def power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
+Outputs = tuple[torch.Tensor, torch.Tensor | None]
+"""Logits [R, B, V], and last hidden states [R, B, H] if they were asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one forward reads: ids and positions [R, B], the masks of its layers, and the positions of the keys it attends to
+    [R or 1, K], which distances go by where a model adds a bias for them (those of closed keys mean nothing)."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    masks: Masks
+    keys: np.ndarray
+
+
 class TreeScorer(Protocol):
     """What the session needs of its model; `CausalModel` says what each is."""
 
@@ -44,10 +60,7 @@ class TreeScorer(Protocol):
 
     def new_memory(self, rows: int, scratch: int, slots: int) -> Memory: ...
 
-    def forward(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, cache: Any,
-        keep: int = 0, hidden: bool = False, layers: bool = False,
-    ) -> Answers: ...  # fmt: skip
+    def forward(self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False) -> Answers: ...
 
     def timed(self) -> float: ...
 
@@ -135,10 +148,11 @@ class CausalSession:
         """Reads tokens straight into the text slots of `rows`, after `start` tokens that are there."""
         first, count = self._scratch + start, chunk.shape[1]
         window = self._memory.window(rows, range(first, first + count), range(self._scratch, first + count))  # type: ignore[union-attr]
-        positions = np.broadcast_to(np.arange(start, start + count), chunk.shape).copy()
+        known = np.arange(start + count)[None]
+        positions = np.broadcast_to(known[:, start:], chunk.shape).copy()
         begin = self._model.timed()
-        masks = self._masks.causal(start, count)
-        answers = self._model.forward(chunk.copy(), positions, masks, window, keep, self._opening.hidden)
+        block = Block(chunk.copy(), positions, self._masks.causal(start, count), known)
+        answers = self._model.forward(block, window, keep, self._opening.hidden)
         self._record("prefill", len(rows), count, self._model.timed() - begin)
         return answers
 
@@ -227,7 +241,9 @@ class CausalSession:
             answers = Answers(logits[:rows, :count])
         else:
             window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
-            answers = model.forward(ids, positions, masks, window, hidden=opening.hidden, layers=opening.layers)
+            lie = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
+            read = Block(ids, positions, masks, lie)
+            answers = model.forward(read, window, hidden=opening.hidden, layers=opening.layers)
         self._record("score", rows, columns, model.timed() - begin)
         return answers
 

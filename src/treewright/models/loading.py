@@ -7,27 +7,59 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForSeq2SeqLM,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
 from treewright.core.errors import ModelError, choices
 from treewright.core.session import Model
 from treewright.models.causal import CausalModel
+from treewright.models.encoder_decoder import EncoderDecoderModel
 from treewright.models.random_weights import PREFIX, random_llama
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64, "float16": torch.float16}
 
 
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What an encoder-decoder's generation configuration asks of every text: the token it begins with, the token that is its
+    last where it is cut at its length, and sequences of tokens that it never holds."""
+
+    first: int | None = None
+    last: int | None = None
+    banned: tuple[tuple[int, ...], ...] = ()
+
+    @classmethod
+    def of(cls, config: GenerationConfig | None) -> Form:
+        """Reads forced_bos_token_id, forced_eos_token_id and bad_words_ids. Raises ModelError where an end is not one id."""
+        first, last = getattr(config, "forced_bos_token_id", None), getattr(config, "forced_eos_token_id", None)
+        if isinstance(last, (list, tuple)):
+            if len(last) != 1:
+                raise ModelError(f"forced_eos_token_id of the generation config is {last}; allowed: one id")
+            last = last[0]
+        words = getattr(config, "bad_words_ids", None) or ()
+        return cls(first, last, tuple(tuple(word) for word in words))
+
+
 @dataclass(slots=True)
 class Loaded:
     """A model ready to decode: `.model` (the transformers model), `.tokenizer` (or None: token ids in and out),
-    `.protocol` (what the engine talks to) and `.memories` (what methods learn on it, kept between generations)."""
+    `.protocol` (what the engine talks to), `.memories` (what methods learn on it, kept between generations) and `.form`
+    (tokens that its texts must or must not hold, whatever is asked)."""
 
     name: str
     model: Any
     tokenizer: PreTrainedTokenizerBase | None
     protocol: Model
     memories: dict[Any, Any] = field(default_factory=dict)
+    form: Form = field(default_factory=Form)
 
     @property
     def eos_ids(self) -> tuple[int, ...]:
@@ -72,13 +104,16 @@ def load(
     else:
         raise ModelError(
             f"model is a {type(model).__name__}; give a bundled name ({', '.join(bundled_names())}), a transformers id or "
-            "folder, or a transformers causal language model"
+            "folder, or a transformers causal language model or encoder-decoder"
         )
     if device is not None:
         network = network.to(device_of(device))
-    if network.config.is_encoder_decoder:
-        raise ModelError(f"model '{name}' is an encoder-decoder; this version decodes causal language models only")
-    return Loaded(name, network, tokenizer_of(tokenizer), CausalModel(network, compile))
+    if not network.config.is_encoder_decoder:
+        return Loaded(name, network, tokenizer_of(tokenizer), CausalModel(network, compile))
+    if compile:
+        raise ModelError(f"model '{name}' is an encoder-decoder, for which there is no compiled step; load it without compile")
+    protocol = EncoderDecoderModel(network)
+    return Loaded(name, network, tokenizer_of(tokenizer), protocol, form=Form.of(network.generation_config))
 
 
 def _source(name: str) -> str:
@@ -89,7 +124,9 @@ def _read(name: str, dtype: torch.dtype | None) -> tuple[PreTrainedModel, str]:
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise ModelError(_cannot_load(name, "there is no such folder"))
     try:
-        model = AutoModelForCausalLM.from_pretrained(_source(name), dtype=dtype or "auto")
+        two_sided = AutoConfig.from_pretrained(_source(name)).is_encoder_decoder
+        kind = AutoModelForSeq2SeqLM if two_sided else AutoModelForCausalLM
+        model = kind.from_pretrained(_source(name), dtype=dtype or "auto")
     except (OSError, ValueError) as error:
         raise ModelError(_cannot_load(name, str(error).strip().splitlines()[0])) from error
     return model, name

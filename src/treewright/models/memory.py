@@ -141,9 +141,13 @@ class Memory:
     def grown(self, rows: int, slots: int) -> Memory:
         """A larger memory with the same content."""
         larger = Memory(self.layout, max(rows, self.rows), self.scratch, max(slots, self.slots))
+        self.copy_into(larger)
+        return larger
+
+    def copy_into(self, larger: Memory) -> None:
+        """Writes the content into a memory of the same layout with as many rows and slots or more."""
         for shape, group in self._groups.items():
             larger._groups[shape][:, : self.rows, :, : self.slots] = group
-        return larger
 
     def bytes(self) -> int:
         return sum(group.numel() * group.element_size() for group in self._groups.values())

@@ -11,14 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from treewright.api import Loaded, generate, prepare
+from treewright.api import Loaded, prepare
 from treewright.core.equality import EXACT_DTYPES, Divergence, first_divergence
 from treewright.core.errors import CapabilityError, InputError
 from treewright.core.randomness import DRAW, Keyed
 from treewright.core.recipe import Recipe
 from treewright.core.registry import methods as installed
-from treewright.core.result import Result
+from treewright.core.request import Sampling
+from treewright.core.roles import Parts
+from treewright.models.loading import Form
 from treewright.testing import laws
+from treewright.testing.along import Along
 from treewright.testing.distorted import Distorted
 from treewright.testing.sampling import ALPHA, sampling_law
 from treewright.testing.scoring import bare_reference, read_texts, tolerance_of, tree_scoring
@@ -78,6 +81,8 @@ def certify(
     through keyed randomness, for methods that match plain sampling draw by draw; for others the law of their first
     tokens, by a chi-square test over `samples` draws.
 
+    Tokens that the model's generation configuration fixes or bans are left free, so that all are the model's own.
+
     Plain decoding one row at a time is the reference. In a 16-bit dtype a divergence passes where the reference's margin is
     below the noise measured on this model; such ties are listed and decoding goes on behind them, so that every token is
     compared. models: further models by role; for a role that is missing a distorted copy of the target drafts, which
@@ -86,7 +91,7 @@ def certify(
     Raises InputError for a method that claims no losslessness, CapabilityError for one that does not fit the model, both
     before anything runs. Cost: a minute on a model of a few million parameters, most of it the draws.
     """
-    own = replace(model, memories={})
+    own = replace(model, memories={}, form=Form())
     names = _names(own, methods)
     roles = _models(own, {role for name in names for role in _roles(name)}, models or {})
     bench = _Bench(own, roles, prompts or default_prompts(own, seed), new_tokens, seed)
@@ -232,7 +237,7 @@ class _Bench:
         """Decodes the reference texts, and measures the noise: the largest difference of logits (above temperature 0: of
         cumulated probabilities) between forwards of one column and larger ones over the same text."""
         for temperature in (0.0, 1.0):
-            texts = self._decode("plain", self.prompts, temperature, 1)[0]
+            texts = self._decode("plain", [()] * BATCH, temperature, 1)[0]
             logits = read_texts(self.model, self.prompts, texts, 1, 1)
             self._reference[temperature] = [_Text(*parts) for parts in zip(self.prompts, texts, logits, strict=True)]
             scale = _cumulated if temperature else _as_it_is
@@ -252,16 +257,26 @@ class _Bench:
         return self._noise[0.0] <= allowed, detail, numbers
 
     def _decode(
-        self, name: str, prompts: Sequence[Sequence[int]], temperature: float, batch: int
+        self, name: str, begun: Sequence[Sequence[int]], temperature: float, batch: int
     ) -> tuple[list[list[int]], int, float]:
-        """New tokens of every prompt, the columns of the widest forward, and the mean of tokens per call."""
-        results: list[Result] = generate(  # type: ignore[assignment]
-            self.model, prompts, name, models=self.roles_of(name), max_new_tokens=self._new_tokens,
-            temperature=temperature, seed=self.seed, ignore_eos=True, batch_rows=batch,
-        )  # fmt: skip
-        calls = [call for result in results for call in result.trace.calls if call.model == "target"]
-        widest = max(call.rows * call.columns for call in calls)
-        return [result.tokens for result in results], widest, float(np.mean([r.trace.tokens_per_call for r in results]))
+        """What follows the tokens `begun` of every prompt's text, the columns of the widest forward, and the mean of tokens
+        per call. A model that reads its prompts apart is led along the begun tokens, another reads them as prompt."""
+        apart = self.model.protocol.capabilities.decoder_start is not None
+        led = [list(tokens) if apart else [] for tokens in begun]
+        prompts = [[*prompt, *tokens[len(ahead) :]] for prompt, tokens, ahead in zip(self.prompts, begun, led, strict=True)]
+        settings = {
+            "max_new_tokens": self._new_tokens, "sampling": Sampling(temperature), "seed": self.seed, "ignore_eos": True,
+            "batch_rows": batch,
+        }  # fmt: skip
+        job = prepare(self.model, prompts, name, None, self.roles_of(name), settings)
+        along = Along(led, self.model.protocol.capabilities.vocabulary)
+        engine = job.engine(extra=Parts(constrain=(along,)) if any(led) else None)
+        for _ in engine.run():
+            pass
+        texts = [engine.finished[number, 0].tokens[len(ahead) :] for number, ahead in enumerate(led)]
+        traces = [engine.traces[number, 0] for number in range(BATCH)]
+        widest = max(call.rows * call.columns for trace in traces for call in trace.calls if call.model == "target")
+        return texts, widest, float(np.mean([trace.tokens_per_call for trace in traces]))
 
     def equality(self, name: str, temperature: float, batch: int) -> Finding:
         """Tokens of the method against plain decoding, going on behind excused ties."""
@@ -270,8 +285,8 @@ class _Bench:
         texts, known = self._reference[temperature], [0] * BATCH
         numbers: dict[str, Any] = {"tokens": 0, "ties": [], "noise": self._noise[temperature]}
         for _ in range(RESTARTS):
-            started = [text.prompt + text.tokens[:done] for text, done in zip(texts, known, strict=True)]
-            found, width, speed = self._decode(name, started, temperature, batch)
+            begun = [text.tokens[:done] for text, done in zip(texts, known, strict=True)]
+            found, width, speed = self._decode(name, begun, temperature, batch)
             numbers.setdefault("tokens_per_call", speed)
             for row, text in enumerate(texts):
                 parted = self._compare(row, text, known[row], found[row], width, temperature)
@@ -313,12 +328,12 @@ class _Bench:
         numbers: dict[str, Any] = {"tokens": 0, "ties": [], "noise": self._noise[temperature]}
         for row, text in enumerate(self._reference[temperature]):
             for index, token in enumerate(text.tokens):
-                sequence = [*text.prompt, *text.tokens[:index]]
-                found = _chosen(read(sequence), temperature, self._uniform(row)(len(sequence)))
+                width = len(text.prompt) + index
+                found = _chosen(read(text.prompt, text.tokens[:index]), temperature, self._uniform(row)(width))
                 compared += 1
                 if found == token:
                     continue
-                parted = self._judge(row, text, index, found, len(sequence), temperature)
+                parted = self._judge(row, text, index, found, width, temperature)
                 if not parted.excused:
                     return False, f"the bare model in row {row} {parted}", numbers
                 numbers["ties"].append(_tie(row, parted))

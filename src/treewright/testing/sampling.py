@@ -35,7 +35,7 @@ class FirstTokens:
         open_cells: list[Tokens] = [()]
         for _ in range(length):
             for new in open_cells:
-                logits = read([*prompt, *new])
+                logits = read(prompt, new)
                 chances = np.exp(logits - logits.max())
                 chances /= chances.sum()
                 likeliest = np.argsort(-chances)[:TOP].tolist()
@@ -77,7 +77,7 @@ def sampling_law(
     Drawn after the prompt that leaves the model least certain, since a certain model shows nothing.
     """
     read = bare_reference(model)
-    prompt = max(prompts, key=lambda prompt: entropy(read(prompt)))
+    prompt = max(prompts, key=lambda prompt: entropy(read(prompt, ())))
     first = FirstTokens(read, prompt, max(COUNTED))
     result = generate(
         model, [list(prompt)], method, models=roles, max_new_tokens=NEW_TOKENS, temperature=1.0, seed=seed, n=samples,

@@ -16,8 +16,8 @@ from treewright.core.text import Text
 from treewright.models.loading import Loaded
 from treewright.testing.reports import LawBroken
 
-Reference = Callable[[Sequence[int]], np.ndarray]
-"""Logits [V] after a sequence of tokens."""
+Reference = Callable[[Sequence[int], Sequence[int]], np.ndarray]
+"""Logits [V] after a prompt and the tokens that follow it."""
 
 ROWS, CLAIMS = 3, 12
 ROOM, MOST_A_ROUND = 64, 9
@@ -58,15 +58,18 @@ def no_record(kind: str, rows: int, columns: int, seconds: float) -> None:
 
 
 def bare_reference(model: Loaded) -> Reference:
-    """Logits from one forward of the transformers model over the whole sequence, without a cache; for a model that is
-    its own protocol (a table), from a session that reads the sequence as a prompt."""
+    """Logits from one forward of the transformers model over the whole sequence, without a cache (over the prompt and the
+    decoder's text, where a model reads them apart); for a model that is its own protocol (a table), from a session that
+    reads the sequence as a prompt."""
     if model.model is model.protocol:
-        return lambda sequence: fresh_root(model, sequence)
+        return lambda prompt, new: fresh_root(model, [*prompt, *new])
+    start = model.protocol.capabilities.decoder_start
 
     @torch.no_grad()
-    def read(sequence: Sequence[int]) -> np.ndarray:
-        ids = torch.tensor([list(sequence)], device=model.model.device)
-        return model.model(input_ids=ids, use_cache=False).logits[0, -1].double().cpu().numpy()
+    def read(prompt: Sequence[int], new: Sequence[int]) -> np.ndarray:
+        ids = {"input_ids": [*prompt, *new]} if start is None else {"input_ids": prompt, "decoder_input_ids": [*start, *new]}
+        inputs = {name: torch.tensor([list(sequence)], device=model.model.device) for name, sequence in ids.items()}
+        return model.model(**inputs, use_cache=False).logits[0, -1].double().cpu().numpy()
 
     return read
 
@@ -137,9 +140,9 @@ def tree_scoring(
     to a whole path, forced tokens that were never claimed, rounds without a bonus token, rows forked, reordered and joining
     later. After each commit the memory must hold the accepted tokens and nothing else.
 
-    reference: logits after a sequence (by default the model's own forward without a cache). prompts: three of them; random
-    by default. tolerance: the relative error that passes (see `RELATIVE`). Raises LawBroken. Cost: two to three calls a
-    round, and one bare forward for every claim.
+    reference: logits after a prompt and what follows (by default the model's own forward without a cache). prompts: three
+    of them; random by default. tolerance: the relative error that passes (see `RELATIVE`). Raises LawBroken. Cost: two to
+    three calls a round, and one bare forward for every claim.
     """
     allowed = tolerance_of(model) if tolerance is None else tolerance
     trial = _Trial(model, reference or bare_reference(model), prompts, seed, allowed)
@@ -164,12 +167,13 @@ class _Trial:
         self._reference, self._tolerance, self._name = reference, tolerance, model.name
         self._chance = np.random.default_rng(seed)
         self._vocabulary = model.protocol.capabilities.vocabulary
-        self._known: dict[tuple[int, ...], np.ndarray] = {}
+        self._known: dict[tuple[tuple[int, ...], tuple[int, ...]], np.ndarray] = {}
         self.report = ScoringReport()
         prompts = prompts or [self._tokens(length) for length in (11, 1, 6)]
-        most = model.protocol.capabilities.max_length
+        has = model.protocol.capabilities
         longest = max(len(prompt) for prompt in prompts) + ROOM
-        self._length = longest if most is None else min(most, longest)
+        room = None if has.max_length is None else has.max_length + min(len(p) - len(has.own_text(p)) for p in prompts)
+        self._length = longest if room is None else min(room, longest)
         self._text = Text(self._length)
         self._session: Session = model.protocol.open(self._text, Opening(CLAIMS, ROWS, self._length), no_record)
         self._admit(prompts)
@@ -232,10 +236,11 @@ class _Trial:
                 path = self._path(forest, row, column)
                 if path is None:
                     continue
-                sequence = (*self._text.of(row).tolist(), *path)
-                if sequence not in self._known:
-                    self._known[sequence] = self._reference(sequence).astype(np.float64)
-                relative = self.report.add(answers.row(row, column), self._known[sequence])
+                given, sequence = int(self._text.prompt[row]), (*self._text.of(row).tolist(), *path)
+                asked = sequence[:given], sequence[given:]
+                if asked not in self._known:
+                    self._known[asked] = self._reference(*asked).astype(np.float64)
+                relative = self.report.add(answers.row(row, column), self._known[asked])
                 if not relative <= self._tolerance:
                     raise LawBroken(
                         f"tree scoring on '{self._name}': in round {number}, row {row}, the answer to claim {column} (path "

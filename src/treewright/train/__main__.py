@@ -7,14 +7,14 @@ from pathlib import Path
 
 import torch
 
-from .recipes import RECIPES, run
+from .recipes import LIST_RECIPES, RECIPES, run
 
 
 def main() -> None:
     """Parse the command line and run one recipe."""
     parser = argparse.ArgumentParser(prog="python -m treewright.train", description=__doc__)
-    parser.add_argument("name", choices=sorted(RECIPES))
-    parser.add_argument("--data", type=Path, required=True, help="folder with the corpora")
+    parser.add_argument("name", choices=sorted(RECIPES | LIST_RECIPES))
+    parser.add_argument("--data", type=Path, help="folder with the corpora, for recipes that read them")
     parser.add_argument("--out", type=Path, help="run folder (checkpoints, tokens)")
     parser.add_argument("--tokens", type=int, help="token budget instead of the recipe's")
     parser.add_argument("--resume", action="store_true", help="continue from the checkpoint")

@@ -8,16 +8,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 
 def export_model(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     files: Mapping[str, str],
+    generation: GenerationConfig | None = None,
 ) -> None:
     """Write weights (bfloat16, tied embeddings once), configuration, tokenizer and `files`.
+
+    `generation` is the generation configuration; by default it holds the tokenizer's special tokens.
 
     Every file is written aside first and moved into place, so that a reader of `folder` never
     sees half a file.  `files` maps further names (the model card) to their text.
@@ -26,9 +29,9 @@ def export_model(
     with TemporaryDirectory(dir=folder.parent) as name:
         aside = Path(name)
         weights = {key: value.detach().to(torch.bfloat16) for key, value in model.state_dict().items()}
-        copy = LlamaForCausalLM(model.config)
+        copy = type(model)(model.config)
         copy.bfloat16().load_state_dict(weights)
-        copy.generation_config = GenerationConfig(
+        copy.generation_config = generation or GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,

@@ -10,6 +10,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from . import checkpoint, distil, language_model
+from .encoder_decoder import ListRecipe, train_lists
 from .export import export_model, load_exported
 from .model_card import model_card
 from .token_store import TokenStore, Window, prepare_tokenizer, prepare_tokens
@@ -103,20 +104,33 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-def find_recipe(name: str) -> Recipe:
+LIST_RECIPES: dict[str, ListRecipe] = {
+    recipe.name: recipe
+    for recipe in (
+        ListRecipe(
+            name="default-seq2seq",
+            summary="a 1 M parameter encoder-decoder that copies, reverses, sorts and picks words of a list",
+            tokens=700_000,
+        ),
+    )
+}
+
+
+def find_recipe(name: str) -> Recipe | ListRecipe:
     """The recipe called `name`.
 
     Raises:
         ValueError: there is no such recipe.
     """
-    if name not in RECIPES:
-        raise ValueError(f"recipe {name!r} does not exist; choose one of {', '.join(sorted(RECIPES))}")
-    return RECIPES[name]
+    known = RECIPES | LIST_RECIPES
+    if name not in known:
+        raise ValueError(f"recipe {name!r} does not exist; choose one of {', '.join(sorted(known))}")
+    return known[name]
 
 
 def run(
-    recipe: str | Recipe,
-    data: Path,
+    recipe: str | Recipe | ListRecipe,
+    data: Path | None = None,
     out: Path | None = None,
     *,
     tokens: int | None = None,
@@ -127,6 +141,8 @@ def run(
     log: Callable[[str], None] = print,
 ) -> Path:
     """Train a recipe (or the one of that name) on the corpora under `data`; returns the export.
+
+    Recipes whose data is drawn as they go (`default-seq2seq`) take no `data`, `teacher` or `preview`.
 
     `out` is the run folder (default `~/.cache/treewright/train/<name>`), `export` the folder of
     the finished model (default `<out>/export`).  `tokens` replaces the recipe's budget, also of a
@@ -147,6 +163,12 @@ def run(
             f"run folder {str(folder)!r} already holds a checkpoint; resume it or choose another folder"
         )
     folder.mkdir(parents=True, exist_ok=True)
+    if isinstance(recipe, ListRecipe):
+        if data or teacher or preview:
+            raise ValueError(f"recipe {recipe.name!r} takes no data, teacher or preview: it makes its own lists; leave them out")
+        return train_lists(recipe, folder, tokens=tokens, resume=resume, export=export, log=log)
+    if data is None:
+        raise ValueError(f"recipe {recipe.name!r} needs the folder that holds the corpora; give data (--data DIR)")
     tokenizer, objective = _tokenizer_and_objective(recipe, data, folder, teacher)
     prepare_tokens(folder / "tokens", data, recipe.mixture, tokenizer)
     trainer = _trainer(recipe, folder, recipe.tokens if tokens is None else tokens, objective, log)
