@@ -8,11 +8,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import torch
-from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+from transformers import GenerationConfig, LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerFast
 
 
 def export_model(
-    model: LlamaForCausalLM,
+    model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
     files: Mapping[str, str],
@@ -26,7 +26,7 @@ def export_model(
     with TemporaryDirectory(dir=folder.parent) as name:
         aside = Path(name)
         weights = {key: value.detach().to(torch.bfloat16) for key, value in model.state_dict().items()}
-        copy = LlamaForCausalLM(model.config)
+        copy = type(model)(model.config)
         copy.bfloat16().load_state_dict(weights)
         copy.generation_config = GenerationConfig(
             bos_token_id=tokenizer.bos_token_id,
