@@ -37,8 +37,23 @@ def prepare(
     fields = dict(settings)
     constraints = _constraints(fields.pop("constraint", None), len(ids))
     request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
+    _check_canvas(target, request)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
     return Job(target, recipe, request, protocols, _compile(target, request), _check_scorers(target, cards, scorers))
+
+
+def _check_canvas(target: Loaded, request: Request) -> None:
+    """What a model that fills slots in any order cannot do: say which token comes next."""
+    mask = target.protocol.capabilities.mask
+    if mask is None:
+        return
+    if any(request.constraints):
+        raise ConstraintError(f"a constraint was given, but model '{target.name}' fills slots in any order; use a causal model")
+    if request.logprobs:
+        raise InputError(f"logprobs is True, but model '{target.name}' fills slots in any order; leave it out")
+    for index, prompt in enumerate(request.prompts):
+        if mask in prompt:
+            raise InputError(f"prompt {index} holds the mask token {mask}, the mark of an open slot; leave it out")
 
 
 def _compile(target: Loaded, request: Request) -> list[Any]:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from treewright.core.claims import ABSENT
+from treewright.core.field import Field
 
 
 def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
@@ -24,12 +25,12 @@ class Answers:
     top ids of all claims over in one copy, and greedy walks need nothing else.
 
     hidden [R, N, H] or None: the last hidden states, where the session was opened with them.
-    field [R, N, T, V] or None: in any-order families, a distribution for every slot, under each claim's canvas.
+    field: in any-order families, what the model says of every slot under each claim's canvas, else None.
     """
 
     __slots__ = ("_host", "_largest", "_top", "field", "hidden", "logits")
 
-    def __init__(self, logits: torch.Tensor, hidden: torch.Tensor | None = None, field: np.ndarray | None = None) -> None:
+    def __init__(self, logits: torch.Tensor, hidden: torch.Tensor | None = None, field: Field | None = None) -> None:
         self.logits, self.hidden, self.field = logits, hidden, field
         self._top: np.ndarray | None = None
         self._host: dict[tuple[int, int], np.ndarray] = {}
@@ -58,7 +59,7 @@ class Answers:
         """The answers after row i became a copy of row rows[i]."""
         index = list(rows)
         hidden = None if self.hidden is None else self.hidden[index]
-        return Answers(self.logits[index], hidden, None if self.field is None else self.field[index])
+        return Answers(self.logits[index], hidden, None if self.field is None else self.field.select(index))
 
     def top(self, count: int) -> np.ndarray:
         """The ids of the `count` largest logits of every claim, largest first, [R, N, count] on the host."""

@@ -255,7 +255,8 @@ class Parts:
     `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
     accepted path, as speculation does; a search that chooses among claims does not. `candidates`: rows that a prompt is
     decoded in; the user gets as many of them as were asked for, in the selector's order. `together`: those rows enter at
-    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities."""
+    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `reuse`: the
+    target must be able to compute a window of a canvas."""
 
     propose: Proposer | None = None
     verify: Verifier | None = None
@@ -270,6 +271,7 @@ class Parts:
     bonus: bool = True
     together: bool = False
     logprobs: bool = False
+    reuse: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -287,4 +289,5 @@ class Parts:
             bonus=self.bonus and other.bonus,
             together=self.together or other.together,
             logprobs=self.logprobs or other.logprobs,
+            reuse=self.reuse or other.reuse,
         )

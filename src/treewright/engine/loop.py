@@ -74,7 +74,7 @@ class Engine:
         self._capacity = min(max(1, request.batch_rows // self._group) * self._group, len(self._waiting))
         opening = Opening(
             parts.claims, self._capacity, max(self._limits), parts.hidden,
-            max((observer.prompt_top for observer in parts.observe), default=0),
+            max((observer.prompt_top for observer in parts.observe), default=0), parts.reuse,
         )  # fmt: skip
         self._sessions: dict[str, Session] = {
             name: model.open(self._text, opening, self._recorder(name)) for name, model in run.models.items()
@@ -181,7 +181,8 @@ class Engine:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
             parts.propose.propose(round)
-        round.forest.limit_depth(round.deepest)
+        if self._text.blank is None:
+            round.forest.limit_depth(round.deepest)
         self._score(round)
         law = PulledLaw(round, parts, round.answers["target"], round.answers)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
