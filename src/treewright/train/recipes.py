@@ -11,7 +11,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from . import checkpoint, distil, language_model, masked_model
 from .export import export_model, load_exported
-from .model_card import model_card
+from .model_card import causal, masked, model_card
 from .token_store import TokenStore, Window, prepare_tokenizer, prepare_tokens
 
 AnyTrainer = language_model.Trainer[LlamaForCausalLM] | masked_model.MaskedTrainer
@@ -153,8 +153,9 @@ def run(
 
     `out` is the run folder (default `~/.cache/treewright/train/<name>`), `export` the folder of
     the finished model (default `<out>/export`).  `tokens` replaces the recipe's budget, also of a
-    resumed run.  `teacher` is the exported model that a draft learns from and takes its tokenizer
-    from (default: the export in the teacher's run folder beside `out`).  `preview` receives early
+    resumed run.  `teacher` is the exported model that a draft learns from, or whose weights a masked
+    model begins with, and whose tokenizer it takes (default: the export in the teacher's run folder
+    beside `out`).  `preview` receives early
     exports.  A file `finish` in the run folder begins the decay at once.  Two cores train about
     9,000 tokens of `default` per second.
 
@@ -234,12 +235,11 @@ def _log_sizes(recipe: Recipe, parameters: int, store: TokenStore, log: Callable
 
 
 def _export(recipe: Recipe, trainer: AnyTrainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
-    card = model_card(
-        recipe.name,
-        recipe.summary,
-        trainer.model.num_parameters(),
-        recipe.mixture,
-        trainer.progress,
-        recipe.teacher,
-    )
+    if isinstance(recipe.architecture, Bidirectional):
+        assert recipe.teacher is not None, recipe.name
+        making = masked(recipe.teacher, masked_model.TEXT_SHARE)
+    else:
+        making = causal(recipe.teacher)
+    size = trainer.model.num_parameters()
+    card = model_card(recipe.name, recipe.summary, size, recipe.mixture, trainer.progress, making)
     export_model(trainer.model, tokenizer, folder, {"README.md": card})
