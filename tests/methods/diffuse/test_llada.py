@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 import numpy as np
 import pytest
@@ -40,6 +41,33 @@ def test_ranking_by_the_drawn_token_is_a_hidden_low_temperature(joint_of, law_of
     assert total_variation(drawn, truth) > 0.1
     likeliest = max(truth, key=truth.__getitem__)
     assert drawn[likeliest] > truth[likeliest]
+
+
+def low_confidence_law(table: JointTable, tokens: int) -> dict[tuple[int, ...], float]:
+    """The definition: in each state every open slot draws anew, and the `tokens` whose draws are most probable stay."""
+    prompt, law = [0, 1], {}
+    states = [((table.mask,) * table.slots, 1.0)]
+    while states:
+        canvas, chance = states.pop()
+        waiting = [slot for slot in range(table.slots) if canvas[slot] == table.mask]
+        if not waiting:
+            law[canvas] = law.get(canvas, 0.0) + chance
+            continue
+        field = table.field(np.array([*prompt, *canvas]))[len(prompt) :]
+        for drawn in product(range(table.vocabulary), repeat=len(waiting)):
+            sure = [field[slot][token] for slot, token in zip(waiting, drawn, strict=True)]
+            kept = sorted(range(len(waiting)), key=lambda index: (-sure[index], index))[:tokens]
+            after = list(canvas)
+            for index in kept:
+                after[waiting[index]] = drawn[index]
+            states.append((tuple(after), chance * math.prod(sure)))
+    return law
+
+
+@pytest.mark.parametrize("tokens", [1, 2])
+def test_low_confidence_remasking_draws_every_slot_anew_in_each_step(law_of, tokens):
+    table = JointTable(2, 3, 4)
+    assert total_variation(law_of(table, "llada", {"tokens": tokens}), low_confidence_law(table, tokens)) < 1e-12
 
 
 @pytest.mark.parametrize("rank", [*STATE_ONLY, "confidence"])
