@@ -19,6 +19,7 @@ from treewright.models.causal import CausalModel
 from treewright.models.loading import load
 from treewright.models.masked import MaskedModel
 from treewright.models.random_weights import random_masked
+from treewright.testing.certify import certify
 
 PROMPTS = [[3], [1, 2, 3, 4, 5], [7, 8]]
 SLOTS = 4
@@ -259,6 +260,11 @@ def test_methods_and_requests_that_do_not_fit_are_refused() -> None:
         generate(model, [1], "llada", logprobs=True)
     with pytest.raises(InputError, match="prompt 1 holds the mask token 23"):
         generate(model, [[1], [2, 23]], "llada")
+
+
+def test_there_is_no_plain_decoding_to_certify_against() -> None:
+    with pytest.raises(CapabilityError, match="fills slots in any order"):
+        certify(load(random_masked()))
 
 
 def test_text_comes_out_as_it_is_settled() -> None:
