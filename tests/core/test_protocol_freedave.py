@@ -6,6 +6,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT
 from treewright.core.roles import Parts, Round, TargetLaw, Verdict
 from treewright.models.tables import AnyOrderTable
@@ -17,14 +18,19 @@ def ranked(field: np.ndarray, canvas: np.ndarray, mask: int) -> list[tuple[int, 
     return [(int(slot), int(field[slot].argmax())) for slot in slots[np.argsort(-field[slots].max(axis=1), kind="stable")]]
 
 
+def laws(answers: Answers, round: Round, row: int, column: int) -> np.ndarray:
+    return answers.field.probabilities(row, column, range(int(round.text.length[row])))  # type: ignore[union-attr]
+
+
 class Static:
     """Toy reference: one call, one slot, the most confident one."""
 
     mask = 5
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
-        field = round.answers["target"].field
-        best = [ranked(field[row, 0], round.text.of(row), self.mask)[0] for row in range(round.rows)]  # type: ignore[index]
+        best = [
+            ranked(laws(round.answers["target"], round, row, 0), round.text.of(row), self.mask)[0] for row in range(round.rows)
+        ]
         return Verdict([[]] * round.rows, [-1] * round.rows, fills=[[one] for one in best])
 
 
@@ -36,8 +42,8 @@ class FreeDave(Static):
         self.drafts = drafts
 
     def propose(self, round: Round) -> None:
-        field = round.sessions["target"].root().field
-        plans = [ranked(field[row, 0], round.text.of(row), self.mask) for row in range(round.rows)]  # type: ignore[index]
+        root = round.sessions["target"].root()
+        plans = [ranked(laws(root, round, row, 0), round.text.of(row), self.mask) for row in range(round.rows)]
         plans = [plan[: self.drafts] if len(plan) > 1 else [] for plan in plans]
         width = max(map(len, plans))
         slot, token = np.full((2, round.rows, width), ABSENT)
@@ -50,7 +56,7 @@ class FreeDave(Static):
         for row in range(round.rows):
             path, canvas = [], round.text.of(row).copy()
             while True:
-                plan = ranked(round.answers["target"].field[row, path[-1] if path else 0], canvas, self.mask)  # type: ignore[index]
+                plan = ranked(laws(round.answers["target"], round, row, path[-1] if path else 0), canvas, self.mask)
                 column = len(path) + 1
                 claimed = column < round.forest.columns and (round.forest.slot[row, column], round.forest.token[row, column])  # type: ignore[index]
                 if not plan or claimed != plan[0]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 # Arguments that an interface of transformers hands over and that mean nothing to us.
-UNUSED_BY_INTERFACE = {("treewright.models.memory", "update")}
+UNUSED_BY_INTERFACE = {("treewright.models.memory", "update"), ("treewright.models.masked_session", "update")}
 # Names that every file of a room has, explained once instead of in every file.
 CONTRACT = {("methods", "parts"), ("cli", "run")}
 

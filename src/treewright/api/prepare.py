@@ -10,7 +10,7 @@ from treewright.api.job import Job
 from treewright.api.prompts import Prompt, check_context, encode
 from treewright.api.scorers import scorers_of
 from treewright.core.card import Card
-from treewright.core.errors import CapabilityError, InputError
+from treewright.core.errors import CapabilityError, ConstraintError, InputError
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entries
 from treewright.core.request import Request
@@ -38,8 +38,23 @@ def prepare(
     fields = dict(settings)
     constraints = read_constraints(fields.pop("constraint", None), len(ids))
     request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
+    _check_canvas(target, request)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
     return Job(target, recipe, request, protocols, compile_constraints(target, request, cards), scorers)
+
+
+def _check_canvas(target: Loaded, request: Request) -> None:
+    """What a model that fills slots in any order cannot do: say which token comes next."""
+    mask = target.protocol.capabilities.mask
+    if mask is None:
+        return
+    if any(request.constraints):
+        raise ConstraintError(f"a constraint was given, but model '{target.name}' fills slots in any order; use a causal model")
+    if request.logprobs:
+        raise InputError(f"logprobs is True, but model '{target.name}' fills slots in any order; leave it out")
+    for index, prompt in enumerate(request.prompts):
+        if mask in prompt:
+            raise InputError(f"prompt {index} holds the mask token {mask}, the mark of an open slot; leave it out")
 
 
 def _check_needs(target: Loaded, cards: Sequence[Card]) -> None:

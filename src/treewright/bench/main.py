@@ -9,6 +9,7 @@ from treewright.core.errors import InputError, choices
 TASKS = {
     "speed": "our methods, plain decoding and transformers on the same prompts in one run",
     "verify-cost": "what a round over 1 to 96 claims costs, and which tree size pays",
+    "masked": "accuracy and calls of the samplers of a masked model on list operations",
 }
 
 

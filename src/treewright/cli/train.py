@@ -14,13 +14,16 @@ from treewright.core.errors import InputError
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The recipe, such as default or default-draft.")],
+    name: Annotated[str, typer.Argument(help="The recipe, such as default, default-draft or default-masked.")],
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The folder that holds the corpora.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder: checkpoints and tokens.")] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Training tokens, instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the run folder.")] = False,
     export: Annotated[Path | None, typer.Option("--export", metavar="DIR", help="Folder of the finished model.")] = None,
-    teacher: Annotated[Path | None, typer.Option("--teacher", metavar="DIR", help="The model that a draft learns from.")] = None,
+    teacher: Annotated[
+        Path | None,
+        typer.Option("--teacher", metavar="DIR", help="What a draft or a masked model starts from."),
+    ] = None,
 ) -> None:
     """Train a bundled model from its recipe."""
     if data is not None and not data.is_dir():

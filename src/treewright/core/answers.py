@@ -9,6 +9,7 @@ import torch
 
 from treewright.core.claims import ABSENT
 from treewright.core.exits import Exits
+from treewright.core.field import Field
 
 
 def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
@@ -25,7 +26,7 @@ class Answers:
     top ids of all claims over in one copy, and greedy walks need nothing else.
 
     hidden [R, N, H] or None: the last hidden states, where the session was opened with them.
-    field [R, N, T, V] or None: in any-order families, a distribution for every slot, under each claim's canvas.
+    field: in any-order families, what the model says of every slot under each claim's canvas, else None.
     exits: the answers of exit layers, where the session was opened with them.
     """
 
@@ -35,7 +36,7 @@ class Answers:
         self,
         logits: torch.Tensor,
         hidden: torch.Tensor | None = None,
-        field: np.ndarray | None = None,
+        field: Field | None = None,
         exits: Exits | None = None,
     ) -> None:
         self.logits, self.hidden, self.field, self.exits = logits, hidden, field, exits
@@ -75,7 +76,7 @@ class Answers:
         """The answers after row i became a copy of row rows[i]."""
         index = list(rows)
         chosen = self.map(lambda outputs: outputs[index])
-        chosen.field = None if self.field is None else self.field[index]
+        chosen.field = None if self.field is None else self.field.select(index)
         return chosen
 
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Answers:

@@ -125,10 +125,15 @@ class Forest:
 
     token [R, N] int64: the claimed token, ABSENT (-1) where a row does not use the column.
     shape: the topology. law [N]: `Law` of each claim. q {parent column: [R, V]}: the law its children were drawn by,
-    for every parent whose children are not DELTA. slot [R, N] or None: in any-order models, the slot a claim fills.
+    for every parent whose children are not DELTA.
+
+    Any-order models only: slot [R, N] or None: the slot a claim fills. asked [N]: whether the claim's own answer is wanted; a
+    session need not compute the others. window [R, 2] or None: slots [first, end) that must be computed anew; a session
+    that was opened with `reuse` takes the keys and values of all other slots from the row's last whole forward, which is
+    an approximation. None, and a window of the whole canvas, is a whole forward.
     """
 
-    __slots__ = ("law", "q", "shape", "slot", "token")
+    __slots__ = ("asked", "law", "q", "shape", "slot", "token", "window")
 
     def __init__(self, frontier: np.ndarray) -> None:
         self.token = frontier.reshape(-1, 1)
@@ -136,6 +141,8 @@ class Forest:
         self.law: list[Law] = [Law.DELTA]
         self.q: dict[int, np.ndarray] = {}
         self.slot: np.ndarray | None = None
+        self.asked = [True]
+        self.window: np.ndarray | None = None
 
     @property
     def rows(self) -> int:
@@ -152,6 +159,7 @@ class Forest:
         law: Law = Law.DELTA,
         q: dict[int, np.ndarray] | None = None,
         slots: np.ndarray | None = None,
+        asked: Sequence[bool] | None = None,
     ) -> range:
         """Adds claims: tokens [R, k] under `parents` (k numbers for all rows, or an array [R, k]).
 
@@ -167,6 +175,7 @@ class Forest:
         self.token = np.concatenate([self.token, tokens.astype(np.int64, copy=False)], axis=1)
         self.law = self.law + [law] * tokens.shape[1]
         self.q.update(q or {})
+        self.asked = self.asked + (list(asked) if asked is not None else [True] * tokens.shape[1])
         if slots is not None:
             before = np.full((self.rows, first), ABSENT) if self.slot is None else self.slot
             self.slot = np.concatenate([before, slots], axis=1)
@@ -176,6 +185,7 @@ class Forest:
         """Sets a whole prepared topology at once (DELTA claims); token [R, N] with the frontier in column 0."""
         self.shape, self.token = shape, token
         self.law = [Law.DELTA] * token.shape[1]
+        self.asked = [True] * token.shape[1]
 
     def limit_depth(self, deepest: np.ndarray) -> None:
         """Makes claims deeper than deepest [R] absent: they could never become text, or have no position."""
@@ -189,6 +199,15 @@ class Forest:
         self.token, self.shape = self.token[index], self.shape.select(rows)
         self.q = {parent: law[index] for parent, law in self.q.items()}
         self.slot = None if self.slot is None else self.slot[index]
+        self.window = None if self.window is None else self.window[index]
+
+    def canvas(self, facts: np.ndarray, row: int, column: int) -> np.ndarray:
+        """A copy of an any-order row's facts [T] with the slots of a claim and of its ancestors filled."""
+        canvas = facts.copy()
+        for step in self.shape.path(row, column):
+            if self.slot is not None and self.token[row, step] >= 0:
+                canvas[self.slot[row, step]] = self.token[row, step]
+        return canvas
 
     def path_tokens(self, row: int, column: int) -> list[int]:
         """Claimed tokens from just after the frontier down to `column`."""

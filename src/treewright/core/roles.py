@@ -298,16 +298,16 @@ class Selector(Protocol):
 @dataclass(slots=True)
 class Parts:
     """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included.
-    `hidden`: the sessions must keep last hidden states readable; `layers`: the target's must keep its exit layers. `bonus`:
-    the verifier adds a token of its own after the accepted path, as speculation does; a search that chooses among claims
-    does not, and its claims are never cut to what pays on the machine. `candidates`: the most continuations of a prompt that
-    a user may ask for; they come in the selector's order. `slots`: rows that a prompt is decoded in, where they are not as
-    many as its candidates (0: they are). `together`: those rows enter at once and see each other, as beams and particles do.
-    `logprobs`: the rows keep their tokens' log-probabilities. `texts`: the selector reads what the candidates spell, so the
-    target needs a tokenizer. `claims_per_token`: further columns for each new token a row may have, for searches that keep all
-    they asked alive within a round; no limit of the machine lowers them. `probabilities`: the verifier asks for whole laws
-    and not only for draws. `weighted`: draws carry the mass that constraints leave of the free law, and are drawn from what
-    they leave of it *after* top-k and the other warpers.
+    `hidden`: the sessions must keep last hidden states readable; `layers`: the target's must keep its exit layers. `reuse`: the
+    target must be able to compute a window of a canvas. `bonus`: the verifier adds a token of its own after the accepted path,
+    as speculation does; a search that chooses among claims does not, and its claims are never cut to what pays on the machine.
+    `candidates`: the most continuations of a prompt that a user may ask for; they come in the selector's order. `slots`: rows
+    that a prompt is decoded in, where they are not as many as its candidates (0: they are). `together`: those rows enter at once
+    and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `texts`: the
+    selector reads what the candidates spell, so the target needs a tokenizer. `claims_per_token`: further columns for each new
+    token a row may have, for searches that keep all they asked alive within a round; no limit of the machine lowers them.
+    `probabilities`: the verifier asks for whole laws and not only for draws. `weighted`: draws carry the mass that constraints
+    leave of the free law, and are drawn from what they leave of it *after* top-k and the other warpers.
     """
 
     propose: Proposer | None = None
@@ -330,6 +330,7 @@ class Parts:
     layers: bool = False
     probabilities: bool = False
     weighted: bool = False
+    reuse: bool = False
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -354,4 +355,5 @@ class Parts:
             layers=self.layers or other.layers,
             probabilities=self.probabilities or other.probabilities,
             weighted=self.weighted or other.weighted,
+            reuse=self.reuse or other.reuse,
         )

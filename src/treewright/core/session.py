@@ -88,7 +88,7 @@ class Opening:
     """How a session is opened. `claims`: the most columns a round may hold, frontier included. `rows` and `length`: the
     most rows and tokens of a row the run may need. `hidden`: keep last hidden states readable. `prompt_top`: bring back
     the top ids predicted at every prompt position (0: do not compute them). `layers`: keep the exit layers of claims
-    readable."""
+    readable. `reuse`: keep keys and values of whole forwards, for rounds with a window."""
 
     claims: int
     rows: int
@@ -96,6 +96,7 @@ class Opening:
     hidden: bool = False
     prompt_top: int = 0
     layers: bool = False
+    reuse: bool = False
 
 
 class Session(Protocol):

@@ -80,7 +80,7 @@ class Engine:
         self._capacity = min(max(1, request.batch_rows // self._group) * self._group, len(self._waiting))
         opening = Opening(
             parts.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
-            max((observer.prompt_top for observer in parts.observe), default=0),
+            max((observer.prompt_top for observer in parts.observe), default=0), reuse=parts.reuse,
         )  # fmt: skip
         openings = {name: replace(opening, layers=parts.layers and name == "target") for name in run.models}
         self._sessions: dict[str, Session] = {
@@ -214,7 +214,8 @@ class Engine:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
             parts.propose.propose(round)
-        round.forest.limit_depth(round.deepest)
+        if self._text.blank is None:
+            round.forest.limit_depth(round.deepest)
         self._score(round)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
         self._checks = law.checks

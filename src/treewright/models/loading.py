@@ -10,6 +10,7 @@ import torch
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
     AutoTokenizer,
     GenerationConfig,
@@ -21,6 +22,7 @@ from treewright.core.errors import ModelError, choices
 from treewright.core.session import Model
 from treewright.models.causal import CausalModel
 from treewright.models.encoder_decoder import EncoderDecoderModel
+from treewright.models.masked import SHIFTED, MaskedModel
 from treewright.models.random_weights import PREFIX, random_llama
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
@@ -86,7 +88,8 @@ def load(
     """Loads a model.
 
     model: a bundled name, a transformers id or folder, "random:0.1b" or "random:0.9b" (random weights of that size, for
-    timings), a transformers model in memory, or any object with the model protocol (an exact table, say). tokenizer: a
+    timings), a transformers model in memory, or any object with the model protocol (an exact table, say). A model for masked
+    language modelling, or one whose configuration names a mask token (LLaDA, Dream), is decoded in any order. tokenizer: a
     name or an object; by default the model's own when it is loaded by name, none for an object or random weights.
     dtype: "float32", "bfloat16", "float64"; by default the checkpoint's own. compile: score through a compiled static
     step (seconds for each new shape, then faster). Raises ModelError.
@@ -104,16 +107,38 @@ def load(
     else:
         raise ModelError(
             f"model is a {type(model).__name__}; give a bundled name ({', '.join(bundled_names())}), a transformers id or "
-            "folder, or a transformers causal language model or encoder-decoder"
+            "folder, or a transformers causal, masked or encoder-decoder language model"
         )
     if device is not None:
         network = network.to(device_of(device))
-    if not network.config.is_encoder_decoder:
-        return Loaded(name, network, tokenizer_of(tokenizer), CausalModel(network, compile))
+    spelled = tokenizer_of(tokenizer)
+    if network.config.is_encoder_decoder:
+        if compile:
+            raise ModelError(f"model '{name}' is an encoder-decoder, which has no compiled step; load it without compile")
+        form = Form.of(network.generation_config)
+        return Loaded(name, network, spelled, EncoderDecoderModel(network), form=form)
+    if _is_masked(network):
+        return Loaded(name, network, spelled, _masked(name, network, spelled, compile))
+    return Loaded(name, network, spelled, CausalModel(network, compile))
+
+
+def _is_masked(network: PreTrainedModel) -> bool:
+    return _predicts_masks(type(network).__name__) or getattr(network.config, "mask_token_id", None) is not None
+
+
+def _predicts_masks(architecture: str) -> bool:
+    return architecture.endswith("ForMaskedLM")
+
+
+def _masked(name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, compile: bool) -> MaskedModel:
     if compile:
-        raise ModelError(f"model '{name}' is an encoder-decoder, for which there is no compiled step; load it without compile")
-    protocol = EncoderDecoderModel(network)
-    return Loaded(name, network, tokenizer_of(tokenizer), protocol, form=Form.of(network.generation_config))
+        raise ModelError(f"compile was asked for, but model '{name}' is a masked model; only causal models have a compiled step")
+    ids = (getattr(network.config, "mask_token_id", None), getattr(tokenizer, "mask_token_id", None))
+    mask = next((number for number in ids if number is not None), None)
+    if mask is None:
+        raise ModelError(f"model '{name}' names no mask token; set config.mask_token_id, or give a tokenizer that has one")
+    shift = str(network.config.model_type).lower() in SHIFTED
+    return MaskedModel(network, int(mask), shift, None if tokenizer is None else len(tokenizer))
 
 
 def _source(name: str) -> str:
@@ -124,9 +149,10 @@ def _read(name: str, dtype: torch.dtype | None) -> tuple[PreTrainedModel, str]:
     if name.startswith((".", "/", "~")) and not Path(name).is_dir():
         raise ModelError(_cannot_load(name, "there is no such folder"))
     try:
-        two_sided = AutoConfig.from_pretrained(_source(name)).is_encoder_decoder
-        kind = AutoModelForSeq2SeqLM if two_sided else AutoModelForCausalLM
-        model = kind.from_pretrained(_source(name), dtype=dtype or "auto")
+        config = AutoConfig.from_pretrained(_source(name))
+        masked = _predicts_masks((config.architectures or [""])[0])
+        family = AutoModelForMaskedLM if masked else AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        model = family.from_pretrained(_source(name), dtype=dtype or "auto")
     except (OSError, ValueError) as error:
         raise ModelError(_cannot_load(name, str(error).strip().splitlines()[0])) from error
     return model, name

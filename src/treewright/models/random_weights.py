@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from transformers import EuroBertConfig, EuroBertForMaskedLM, LlamaConfig, LlamaForCausalLM
 
 from treewright.core.errors import ModelError, choices
 
@@ -39,3 +39,18 @@ def random_llama(size: str, dtype: torch.dtype | None = None, seed: int = 0) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return LlamaForCausalLM._from_config(config, dtype=wanted)
+
+
+def random_masked(vocabulary: int = 24, dtype: torch.dtype = torch.float64, seed: int = 0) -> EuroBertForMaskedLM:
+    """A bidirectional model of two layers with wide random weights, whose last id is the mask: for laws, not for timings.
+
+    The same weights for the same arguments; the caller's random state is left as it was.
+    """
+    config = EuroBertConfig(
+        vocab_size=vocabulary, hidden_size=16, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        max_position_embeddings=64, initializer_range=0.7, bos_token_id=None, eos_token_id=None, pad_token_id=None,
+        mask_token_id=vocabulary - 1,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return EuroBertForMaskedLM._from_config(config, dtype=dtype).eval()

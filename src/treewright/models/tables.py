@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from treewright.core.answers import Answers
-from treewright.core.claims import Forest
+from treewright.core.claims import ABSENT, Forest
+from treewright.core.field import Canvas, Field
 from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.recompute import Reading, RecomputeSession
@@ -105,10 +106,14 @@ class AnyOrderTable:
         self.vocabulary, self.seed, self.sharpness, self.mask = vocabulary, seed, sharpness, vocabulary
         self.capabilities = Capabilities(vocabulary=vocabulary, order="any", mask=vocabulary)
 
+    def logits(self, canvas: np.ndarray) -> np.ndarray:
+        """Logits for every slot of a canvas [T], [T, V] float64."""
+        generator = np.random.default_rng([self.seed, *canvas.tolist()])
+        return generator.normal(size=(len(canvas), self.vocabulary)) * self.sharpness
+
     def field(self, canvas: np.ndarray) -> np.ndarray:
         """Probabilities for every slot of a canvas [T], [T, V] float64."""
-        generator = np.random.default_rng([self.seed, *canvas.tolist()])
-        logits = generator.normal(size=(len(canvas), self.vocabulary)) * self.sharpness
+        logits = self.logits(canvas)
         exponent = np.exp(logits - logits.max(-1, keepdims=True))
         return exponent / exponent.sum(-1, keepdims=True)
 
@@ -116,14 +121,35 @@ class AnyOrderTable:
         return AnyOrderTableSession(self, text, record)
 
 
+class JointTable(AnyOrderTable):
+    """An any-order law that is the truth: the conditionals of one joint law over `slots` slots after any prompt, an array of
+    V ** slots probabilities. With it, what a sampler emits can be compared with what it should."""
+
+    def __init__(self, vocabulary: int, slots: int, seed: int, sharpness: float = 1.5) -> None:
+        super().__init__(vocabulary, seed, sharpness)
+        joint = np.exp(np.random.default_rng(seed).normal(size=(vocabulary,) * slots) * sharpness)
+        self.slots, self.joint = slots, joint / joint.sum()
+
+    def logits(self, canvas: np.ndarray) -> np.ndarray:
+        """Logits [T, V] of every slot given the filled ones; those of the prompt, and of filled slots, are all 0."""
+        first = len(canvas) - self.slots
+        open_slots = [slot for slot in range(self.slots) if canvas[first + slot] == self.mask]
+        known = self.joint[tuple(slice(None) if token == self.mask else token for token in canvas[first:].tolist())]
+        logits = np.zeros((len(canvas), self.vocabulary))
+        for axis, slot in enumerate(open_slots):
+            others = tuple(other for other in range(len(open_slots)) if other != axis)
+            logits[first + slot] = np.log(known.sum(axis=others) / known.sum())
+        return logits
+
+
 class AnyOrderTableSession:
-    """Answers under each claim's own canvas: the text with the slots of the claim and its ancestors filled. The field of
+    """Answers under each claim's own canvas: the text with the slots of the claim and its ancestors filled. The answer to
     the last canvas that became text is kept, so it costs no second call."""
 
     def __init__(self, table: AnyOrderTable, text: Text, record: Recorder) -> None:
         self._table, self._text, self._record = table, text, record
-        self._known: list[tuple[np.ndarray, np.ndarray] | None] = []
-        self._live: list[list[tuple[np.ndarray, np.ndarray]]] = []
+        self._known: list[tuple[np.ndarray, Canvas] | None] = []
+        self._live: list[list[tuple[np.ndarray, Canvas] | None]] = []
         self.seen = np.zeros(0, np.int64)
         self.prompt_top: np.ndarray | None = None
 
@@ -139,30 +165,22 @@ class AnyOrderTableSession:
         computed = [self._extend(forest, row) for row in range(forest.rows)]
         if any(computed):
             self._record("score", forest.rows, max(computed), 0.0)
-        fields = np.zeros((forest.rows, forest.columns, self._text.token.shape[1], self._table.vocabulary))
-        for row, live in enumerate(self._live):
-            for column, (canvas, field) in enumerate(live):
-                fields[row, column, : len(canvas)] = field
-        return Answers(torch.zeros(forest.rows, forest.columns, 0), field=fields)
+        canvases = [[None if answer is None else answer[1] for answer in live] for live in self._live]
+        return Answers(torch.zeros(forest.rows, forest.columns, 0), field=Field(canvases))
 
     def _extend(self, forest: Forest, row: int) -> int:
         """Answers the columns of a row that are not live yet; how many of them had to be computed."""
         live, known, computed = self._live[row], self._known[row], 0
         for column in range(len(live), forest.columns):
-            canvas = self._canvas(forest, row, column)
+            canvas = forest.canvas(self._text.of(row), row, column)
             if column == 0 and known is not None and np.array_equal(known[0], canvas):
                 live.append(known)
+            elif forest.token[row, column] == ABSENT or not forest.asked[column]:
+                live.append(None)
             else:
-                live.append((canvas, self._table.field(canvas)))
+                live.append((canvas, Canvas(0, torch.from_numpy(self._table.logits(canvas)))))
                 computed += 1
         return computed
-
-    def _canvas(self, forest: Forest, row: int, column: int) -> np.ndarray:
-        canvas = self._text.of(row).copy()
-        for step in forest.shape.path(row, column):
-            if forest.slot is not None and forest.token[row, step] >= 0:
-                canvas[forest.slot[row, step]] = forest.token[row, step]
-        return canvas
 
     def states(self, row: int) -> torch.Tensor:
         raise ValueError("an any-order table has no hidden states; its capabilities say so")

@@ -17,7 +17,7 @@ from treewright.core.request import Request, Sampling
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.core.session import Model
 from treewright.engine.loop import Engine
-from treewright.models.tables import Table
+from treewright.models.tables import AnyOrderTable, Table
 from treewright.testing.enumerate import Case
 from treewright.testing.reports import LawBroken
 
@@ -150,13 +150,16 @@ def warmed(case: Case) -> Case:
     return replace(case, memories=learned)
 
 
-def parts_of(method: str, options: Mapping[str, Any] | None) -> tuple[Callable[[], Parts], tuple[str, ...]]:
+def parts_of(
+    method: str, options: Mapping[str, Any] | None, order: str = "left_to_right"
+) -> tuple[Callable[[], Parts], tuple[str, ...]]:
     """A maker of the method's fresh parts, and the model roles it needs. Raises as `Recipe.of` does, and CapabilityError
     where exact tables cannot do what the method needs."""
     recipe = Recipe.of(method, options)
     cards = recipe.cards()
     for card in cards:
-        missing = Table(2, 0).capabilities.missing(card.needs)
+        table = Table(2, 0) if order == "left_to_right" else AnyOrderTable(2, 0)
+        missing = table.capabilities.missing(card.needs)
         if missing:
             raise CapabilityError(
                 f"method '{card.name}' needs {', '.join(missing)}, which exact tables do not have; test it on a model"

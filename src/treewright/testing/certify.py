@@ -91,6 +91,11 @@ def certify(
     Raises InputError for a method that claims no losslessness, CapabilityError for one that does not fit the model, both
     before anything runs. Cost: a minute on a model of a few million parameters, most of it the draws.
     """
+    if model.protocol.capabilities.order != "left_to_right":
+        raise CapabilityError(
+            f"model '{model.name}' fills slots in any order, so there is no plain decoding to compare with; "
+            "laws.equals_static and laws.fills_canvas are what its methods claim"
+        )
     own = replace(model, memories={}, form=Form())
     names = _names(own, methods)
     roles = _models(own, {role for name in names for role in _roles(name)}, models or {})

@@ -21,6 +21,7 @@ from treewright.core.roles import Parts, Verifier
 from treewright.engine.loop import Engine
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
+from treewright.testing import canvases
 from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Fence, Setting, parts_of
 from treewright.testing.definition import plain_law
 from treewright.testing.drafters import LAWS, TreeDrafter
@@ -32,9 +33,9 @@ from treewright.testing.selection import selects
 from treewright.testing.weights import BlackBoxed, DeadEnds, text_masses, weighted_masses
 
 __all__ = [
-    "Case", "LawBroken", "LawReport", "composable", "equals_beam", "equals_beam_in_groups", "exact_law", "exact_verifier",
-    "follows_plain", "lazily_constrained", "lossless", "plain_law", "properly_weighted", "row_independent", "selects",
-    "total_variation", "tree_scoring", "without_replacement",
+    "Case", "LawBroken", "LawReport", "composable", "equals_beam", "equals_beam_in_groups", "equals_static", "exact_law",
+    "exact_verifier", "fills_canvas", "follows_plain", "lazily_constrained", "lossless", "plain_law", "properly_weighted",
+    "row_independent", "selects", "total_variation", "tree_scoring", "without_replacement",
 ]  # fmt: skip
 
 TOLERANCE = 1e-9
@@ -271,3 +272,27 @@ def follows_plain(method: str, options: Mapping[str, Any] | None = None, seeds: 
         if ours != Bench(plain).case(setting, seed).learn(Keyed(seed), {}):
             return False
     return True
+
+
+def fills_canvas(method: str, options: Mapping[str, Any] | None = None, seeds: int = 4) -> LawReport:
+    """The any-order method keeps the rules of a canvas: at least one slot a round is filled, none twice, and never with the
+    mask; a batch of ragged prompts decodes as its rows alone; a row ends at its first stop once all before it is settled;
+    greedy and at a temperature.
+
+    Seen on any-order tables. Raises LawBroken; CapabilityError for a left-to-right method. Cost: under a second.
+    """
+    make, _ = parts_of(method, options, "any")
+    return canvases.fills_canvas(method, make, seeds)
+
+
+def equals_static(method: str, options: Mapping[str, Any] | None = None, seeds: int = 6) -> LawReport:
+    """The any-order method emits token for token what the static schedule emits, in no more calls, and in fewer in all.
+
+    At temperature 0 the schedule is an independent definition (the most probable tokens of a block, the surest slots first);
+    at a temperature, and for other ranks, `llada` with the method's own options. Seen on any-order tables and on a small
+    transformers model in float64, in ragged batches. Raises LawBroken; CapabilityError for a left-to-right method.
+    """
+    make, _ = parts_of(method, options, "any")
+    chosen = {option: value for option, value in (options or {}).items() if option != "drafts"}
+    static, _ = parts_of("llada", chosen, "any")
+    return canvases.equals_static(method, make, static, chosen, seeds)

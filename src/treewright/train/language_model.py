@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
-from transformers import LlamaForCausalLM
+from transformers import LlamaForCausalLM, PreTrainedModel
 
 from . import checkpoint
 from .checkpoint import Progress
@@ -20,11 +20,13 @@ from .token_store import TokenStore, Window
 
 FINISH_FILE = "finish"
 
+Trained = TypeVar("Trained", bound=PreTrainedModel)
+
 
 class Objective(Protocol):
-    """The mean loss per token (nats) of token rows [sequences, length + 1], with gradient."""
+    """The mean loss (nats), with gradient, of what a trainer's `parts` gives: token rows [sequences, length + 1] here."""
 
-    def __call__(self, model: LlamaForCausalLM, rows: Tensor) -> Tensor: ...
+    def __call__(self, model: Any, rows: Any) -> Tensor: ...
 
 
 @dataclass(frozen=True)
@@ -88,7 +90,7 @@ def cross_entropy(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
 
 
-def make_optimizer(model: LlamaForCausalLM, settings: Optimization) -> torch.optim.AdamW:
+def make_optimizer(model: PreTrainedModel, settings: Optimization) -> torch.optim.AdamW:
     """AdamW that decays matrices only (norm gains are left alone)."""
     matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
     gains = [weight for weight in model.parameters() if weight.ndim < 2]
@@ -112,7 +114,7 @@ def held_out_losses(model: LlamaForCausalLM, store: TokenStore, settings: Optimi
     return losses
 
 
-class Trainer:
+class Trainer(Generic[Trained]):
     """One run: a model, its optimiser and its progress, tied to a run folder.
 
     `total` is the budget in tokens, `objective` gives the loss of a micro-batch, and `log`
@@ -121,7 +123,7 @@ class Trainer:
 
     def __init__(
         self,
-        model: LlamaForCausalLM,
+        model: Trained,
         store: TokenStore,
         settings: Optimization,
         folder: Path,
@@ -160,18 +162,23 @@ class Trainer:
         """Write a checkpoint (about 12 bytes per parameter)."""
         checkpoint.save(self.folder, self.model.state_dict(), self.optimizer.state_dict(), self.progress)
 
+    def parts(self) -> list[tuple[Any, float]]:
+        """What the next step's loss is made of: arguments of the objective, and the weight of each."""
+        settings, step = self.settings, self.progress.step
+        window = settings.window_of(step)
+        rows = self.store.batch(self.seed, step, window)
+        size = max(1, settings.micro_sequences * settings.window.length // window.length)
+        return [(part, len(part) / len(rows)) for part in torch.split(rows, size)]
+
     def step(self) -> float:
         """One optimiser step; returns its mean training loss in nats per token."""
         settings, progress = self.settings, self.progress
-        window = settings.window_of(progress.step)
-        rows = self.store.batch(self.seed, progress.step, window)
-        size = max(1, settings.micro_sequences * settings.window.length // window.length)
         learning_rate = settings.peak_learning_rate * progress.schedule.scale(progress.tokens)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         total = 0.0
-        for part in torch.split(rows, size):
-            loss = self._objective(self.model, part) * (len(part) / len(rows))
+        for part, weight in self.parts():
+            loss = self._objective(self.model, part) * weight
             torch.autograd.backward(loss)
             total += float(loss.detach())
         torch.nn.utils.clip_grad_norm_(self.model.parameters(), settings.gradient_norm)
@@ -199,9 +206,13 @@ class Trainer:
         self.save()
         path.unlink()
 
+    def held_out_losses(self, windows: int) -> dict[str, float]:
+        """Held-out losses by domain, over up to `windows` windows each."""
+        return held_out_losses(self.model, self.store, self.settings, windows)  # type: ignore[arg-type]
+
     def evaluate(self, windows: int) -> dict[str, float]:
         """Held-out losses now, appended to the progress and logged."""
-        losses = held_out_losses(self.model, self.store, self.settings, windows)
+        losses = self.held_out_losses(windows)
         self.progress.losses.append((self.progress.tokens, losses))
         text = "  ".join(f"{domain} {loss:.3f}" for domain, loss in losses.items())
         self.log(f"held-out at {self.progress.tokens} tokens: {text}")

@@ -9,12 +9,14 @@ from pathlib import Path
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from . import checkpoint, distil, language_model
+from . import checkpoint, distil, language_model, masked_model
 from .encoder_decoder import ListRecipe, train_lists
 from .export import export_model, load_exported
-from .model_card import model_card
+from .model_card import causal, masked, model_card
 from .token_store import TokenStore, Window, prepare_tokenizer, prepare_tokens
 
+AnyTrainer = language_model.Trainer[LlamaForCausalLM] | masked_model.MaskedTrainer
+MASK = "<|mask|>"
 DEFAULT_OUT = Path.home() / ".cache" / "treewright" / "train"
 
 MIXTURE: dict[str, float] = {
@@ -67,12 +69,22 @@ class Architecture:
 
 
 @dataclass(frozen=True)
+class Bidirectional:
+    """The shape of a masked model: these layers of the recipe's teacher, without the causal mask."""
+
+    layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
 class Recipe:
-    """Everything that decides a bundled model, except the data folder and the token budget."""
+    """Everything that decides a bundled model, except the data folder and the token budget.
+
+    `teacher`: the bundled model that a draft is distilled from, or whose weights a masked model begins with.
+    """
 
     name: str
     summary: str
-    architecture: Architecture
+    architecture: Architecture | Bidirectional
     tokens: int
     optimization: language_model.Optimization
     mixture: dict[str, float]
@@ -98,6 +110,17 @@ RECIPES: dict[str, Recipe] = {
             tokens=6_000_000,
             optimization=language_model.Optimization(peak_learning_rate=4e-3, window=Window(16, 512), micro_sequences=4),
             mixture=MIXTURE,
+            teacher="default",
+        ),
+        Recipe(
+            name="default-masked",
+            summary="a 4 M parameter masked diffusion model of list operations, simple stories and Python",
+            architecture=Bidirectional(layers=(0, 1, 4, 5)),
+            tokens=40_000_000,
+            optimization=language_model.Optimization(
+                peak_learning_rate=1e-3, window=Window(76, 64), long_every=0, warm_up_tokens=1_000_000, decay_share=0.2
+            ),
+            mixture={"tinystories": 0.5, "picture_stories": 0.1, "python_library": 0.4},
             teacher="default",
         ),
     )
@@ -146,8 +169,9 @@ def run(
 
     `out` is the run folder (default `~/.cache/treewright/train/<name>`), `export` the folder of
     the finished model (default `<out>/export`).  `tokens` replaces the recipe's budget, also of a
-    resumed run.  `teacher` is the exported model that a draft learns from and takes its tokenizer
-    from (default: the export in the teacher's run folder beside `out`).  `preview` receives early
+    resumed run.  `teacher` is the exported model that a draft learns from, or whose weights a masked
+    model begins with, and whose tokenizer it takes (default: the export in the teacher's run folder
+    beside `out`).  `preview` receives early
     exports.  A file `finish` in the run folder begins the decay at once.  Two cores train about
     9,000 tokens of `default` per second.
 
@@ -169,9 +193,9 @@ def run(
         return train_lists(recipe, folder, tokens=tokens, resume=resume, export=export, log=log)
     if data is None:
         raise ValueError(f"recipe {recipe.name!r} needs the folder that holds the corpora; give data (--data DIR)")
-    tokenizer, objective = _tokenizer_and_objective(recipe, data, folder, teacher)
-    prepare_tokens(folder / "tokens", data, recipe.mixture, tokenizer)
-    trainer = _trainer(recipe, folder, recipe.tokens if tokens is None else tokens, objective, log)
+    total = recipe.tokens if tokens is None else tokens
+    begin = _begin_masked if isinstance(recipe.architecture, Bidirectional) else _begin_causal
+    trainer, tokenizer = begin(recipe, data, folder, teacher, total, log)
     if resume:
         trainer.resume(tokens)
     trainer.run(lambda: _export(recipe, trainer, tokenizer, preview) if preview else None)
@@ -180,58 +204,64 @@ def run(
     return target
 
 
-def _tokenizer_and_objective(
-    recipe: Recipe, data: Path, folder: Path, teacher: Path | None
-) -> tuple[PreTrainedTokenizerFast, language_model.Objective]:
+def _begin_causal(
+    recipe: Recipe, data: Path, folder: Path, teacher: Path | None, total: int, log: Callable[[str], None]
+) -> tuple[AnyTrainer, PreTrainedTokenizerFast]:
     shape = recipe.architecture
+    assert isinstance(shape, Architecture)
+    objective: language_model.Objective = language_model.cross_entropy
     if recipe.teacher is None:
         tokenizer = prepare_tokenizer(folder / "tokenizer", data, recipe.mixture, shape.vocabulary_size, shape.max_positions)
-        return tokenizer, language_model.cross_entropy
-    source = teacher or folder.parent / recipe.teacher / "export"
-    target, tokenizer = load_exported(source)
-    if target.config.vocab_size != shape.vocabulary_size:
-        raise ValueError(
-            f"teacher {str(source)!r} has {target.config.vocab_size} tokens, but recipe "
-            f"{recipe.name!r} is for {shape.vocabulary_size}; give a teacher of that vocabulary"
-        )
-    return tokenizer, distil.Distillation(target.requires_grad_(False))
+    else:
+        source = teacher or folder.parent / recipe.teacher / "export"
+        target, tokenizer = load_exported(source)
+        if target.config.vocab_size != shape.vocabulary_size:
+            raise ValueError(
+                f"teacher {str(source)!r} has {target.config.vocab_size} tokens, but recipe "
+                f"{recipe.name!r} is for {shape.vocabulary_size}; give a teacher of that vocabulary"
+            )
+        objective = distil.Distillation(target.requires_grad_(False))
+    store = _prepare_store(recipe, data, folder, tokenizer)
+    model = shape.build(recipe.seed)
+    _log_sizes(recipe, model.num_parameters(), store, log)
+    trainer = language_model.Trainer(
+        model, store, recipe.optimization, folder, seed=recipe.seed, total=total, objective=objective, log=log
+    )
+    return trainer, tokenizer
 
 
-def _trainer(
-    recipe: Recipe,
-    folder: Path,
-    total: int,
-    objective: language_model.Objective,
-    log: Callable[[str], None],
-) -> language_model.Trainer:
-    store = TokenStore(folder / "tokens", recipe.mixture, recipe.optimization.longest)
-    model = recipe.architecture.build(recipe.seed)
-    log(f"{recipe.name}: {model.num_parameters()} parameters")
+def _begin_masked(
+    recipe: Recipe, data: Path, folder: Path, teacher: Path | None, total: int, log: Callable[[str], None]
+) -> tuple[AnyTrainer, PreTrainedTokenizerFast]:
+    shape = recipe.architecture
+    assert isinstance(shape, Bidirectional) and recipe.teacher is not None, recipe.name
+    start, tokenizer = load_exported(teacher or folder.parent / recipe.teacher / "export")
+    tokenizer.add_special_tokens({"mask_token": MASK})
+    store = _prepare_store(recipe, data, folder, tokenizer)
+    model = masked_model.bidirectional(start, shape.layers, tokenizer.mask_token_id)
+    _log_sizes(recipe, model.num_parameters(), store, log)
+    trainer = masked_model.MaskedTrainer(
+        model, tokenizer, store, recipe.optimization, folder, seed=recipe.seed, total=total, log=log
+    )
+    return trainer, tokenizer
+
+
+def _prepare_store(recipe: Recipe, data: Path, folder: Path, tokenizer: PreTrainedTokenizerFast) -> TokenStore:
+    prepare_tokens(folder / "tokens", data, recipe.mixture, tokenizer)
+    return TokenStore(folder / "tokens", recipe.mixture, recipe.optimization.longest)
+
+
+def _log_sizes(recipe: Recipe, parameters: int, store: TokenStore, log: Callable[[str], None]) -> None:
+    log(f"{recipe.name}: {parameters} parameters")
     log(f"training tokens by source: {store.sizes()}")
-    return language_model.Trainer(
-        model,
-        store,
-        recipe.optimization,
-        folder,
-        seed=recipe.seed,
-        total=total,
-        objective=objective,
-        log=log,
-    )
 
 
-def _export(
-    recipe: Recipe,
-    trainer: language_model.Trainer,
-    tokenizer: PreTrainedTokenizerFast,
-    folder: Path,
-) -> None:
-    card = model_card(
-        recipe.name,
-        recipe.summary,
-        trainer.model.num_parameters(),
-        recipe.mixture,
-        trainer.progress,
-        recipe.teacher,
-    )
+def _export(recipe: Recipe, trainer: AnyTrainer, tokenizer: PreTrainedTokenizerFast, folder: Path) -> None:
+    if isinstance(recipe.architecture, Bidirectional):
+        assert recipe.teacher is not None, recipe.name
+        making = masked(recipe.teacher, masked_model.TEXT_SHARE)
+    else:
+        making = causal(recipe.teacher)
+    size = trainer.model.num_parameters()
+    card = model_card(recipe.name, recipe.summary, size, recipe.mixture, trainer.progress, making)
     export_model(trainer.model, tokenizer, folder, {"README.md": card})
