@@ -41,6 +41,8 @@ class Job:
     def parts(self) -> Parts:
         """Fresh roles of the recipe, and the masks of the constraints."""
         parts = build_parts(self.recipe)
+        for fits in parts.fits:
+            fits(self.target.protocol.capabilities)
         if self.matchers:
             masks = GrammarMasks(self.matchers, self.target.eos_ids, self.target.protocol.capabilities.vocabulary)
             parts = parts.join(Parts(constrain=(masks,)))

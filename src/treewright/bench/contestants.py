@@ -108,7 +108,7 @@ class Ours:
 
     def check(self) -> None:
         """Raises what a first round would raise: a wrong option, a missing model, a capability the target lacks."""
-        api.build_parts(api.prepare(self.loaded, [[0]], self.method, self.options, self.models, {}).recipe)
+        api.prepare(self.loaded, [[0]], self.method, self.options, self.models, {}).parts()
 
     def run(self, prompts: Sequence[Sequence[int]], setting: Setting, seed: int) -> Outcome:
         begin = time.perf_counter()

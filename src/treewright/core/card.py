@@ -10,7 +10,7 @@ from typing import Any
 from treewright.core.errors import InputError
 
 FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
-OPTIONAL = ("scorers",)
+OPTIONAL = ("scorers", "tables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,8 @@ class Card:
 
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
     it needs beside the target ("draft" ...). scorers: the roles of what judges its texts ("reward" ...). needs:
-    capabilities the target must have. claims: names of laws in `treewright.testing` that hold for it.
+    capabilities the target must have. claims: names of laws in `treewright.testing` that hold for it. tables: options under
+    which those laws run on exact tables, for a method whose own ones need a certain model.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Card:
     claims: tuple[str, ...]
     options: tuple[Option, ...]
     summary: str
+    tables: tuple[tuple[str, Any], ...] = ()
 
     @property
     def lossless(self) -> bool:
@@ -77,6 +79,7 @@ def read_card(path: Path, family: str) -> Card:
         card=literal["card"],
         options=options,
         summary=summary,
+        tables=tuple(literal.get("tables", {}).items()),
         **sequences,
     )
 

@@ -17,7 +17,7 @@ from treewright.core.claims import Forest
 from treewright.core.randomness import Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.session import Session
+from treewright.core.session import Capabilities, Session
 from treewright.core.text import Text
 
 T = TypeVar("T")
@@ -255,7 +255,8 @@ class Parts:
     `hidden`: the sessions must keep last hidden states readable. `bonus`: the verifier adds a token of its own after the
     accepted path, as speculation does; a search that chooses among claims does not. `candidates`: rows that a prompt is
     decoded in; the user gets as many of them as were asked for, in the selector's order. `together`: those rows enter at
-    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities."""
+    once and see each other, as beams and particles do. `logprobs`: the rows keep their tokens' log-probabilities. `fits`: asked
+    about the target before the first forward; they raise CapabilityError where trained weights are for another model."""
 
     propose: Proposer | None = None
     verify: Verifier | None = None
@@ -270,6 +271,7 @@ class Parts:
     bonus: bool = True
     together: bool = False
     logprobs: bool = False
+    fits: tuple[Callable[[Capabilities], None], ...] = ()
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -287,4 +289,5 @@ class Parts:
             bonus=self.bonus and other.bonus,
             together=self.together or other.together,
             logprobs=self.logprobs or other.logprobs,
+            fits=self.fits + other.fits,
         )

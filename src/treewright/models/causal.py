@@ -46,6 +46,7 @@ class CausalModel:
             tree="native" if self.layout is not None else "unrolled",
             hidden=True,
             vocabulary=int(self.config.vocab_size),
+            hidden_size=int(self.config.hidden_size),
             max_length=getattr(self.config, "max_position_embeddings", None),
         )
 

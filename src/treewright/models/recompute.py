@@ -45,8 +45,12 @@ class RecomputeSession:
         added = text.prompt[-len(prompts) :]
         self._base = np.concatenate([self._base, added])
         self.seen = np.concatenate([self.seen, added - 1])
+        if not (self._opening.prompt_top or self._opening.hidden):
+            return
+        answers = self._forward([np.array(prompt, np.int64) for prompt in prompts], "prefill")
+        if self._opening.hidden:
+            self._states[-len(prompts) :] = [None if hidden is None else hidden[:-1] for _, hidden in answers]
         if self._opening.prompt_top:
-            answers = self._forward([np.array(prompt, np.int64) for prompt in prompts], "prefill")
             longest = max(len(prompt) for prompt in prompts)
             top = np.full((len(prompts), longest, self._opening.prompt_top), ABSENT, np.int64)
             for row, (logits, _) in enumerate(answers):

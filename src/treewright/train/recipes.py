@@ -181,7 +181,7 @@ def _trainer(
     total: int,
     objective: language_model.Objective,
     log: Callable[[str], None],
-) -> language_model.Trainer:
+) -> language_model.Trainer[LlamaForCausalLM]:
     store = TokenStore(folder / "tokens", recipe.mixture, recipe.optimization.longest)
     model = recipe.architecture.build(recipe.seed)
     log(f"{recipe.name}: {model.num_parameters()} parameters")
@@ -200,7 +200,7 @@ def _trainer(
 
 def _export(
     recipe: Recipe,
-    trainer: language_model.Trainer,
+    trainer: language_model.Trainer[LlamaForCausalLM],
     tokenizer: PreTrainedTokenizerFast,
     folder: Path,
 ) -> None:
