@@ -130,7 +130,10 @@ def broken(folder: Path, change: Callable[[dict[str, torch.Tensor]], object]) ->
     [
         (lambda weights: weights.pop("1.0.linear.bias"), r"'1\.0\.linear\.bias' is missing and should have \[6\]"),
         (lambda weights: weights.pop("0.1.weight"), r"'0\.1\.weight', the projection to the vocabulary, is missing"),
-        (lambda weights: weights.update({"2.1.weight": torch.zeros(11, 5)}), r"has the shape \[11, 5\] and should have \[11, 6\]"),
+        (
+            lambda weights: weights.update({"2.1.weight": torch.zeros(11, 5)}),
+            r"has the shape \[11, 5\] and should have \[11, 6\]",
+        ),
         (lambda weights: weights.update({"lm_head.weight": torch.zeros(11, 6)}), r"'lm_head\.weight' is not of the Medusa"),
         (lambda weights: weights.update({"0.4.linear.bias": torch.zeros(6)}), r"should not be there"),
         (lambda weights: weights.clear(), r"no heads"),

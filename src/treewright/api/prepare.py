@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from treewright.api.job import Job
+from treewright.api.job import Job, build_parts
 from treewright.api.prompts import Prompt, check_context, encode
 from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, ConstraintError, InputError
@@ -39,6 +39,20 @@ def prepare(
     request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
     return Job(target, recipe, request, protocols, _compile(target, request), _check_scorers(target, cards, scorers))
+
+
+def fits(target: Any, method: str) -> bool:
+    """Whether the model has what the method needs, and the weights that the method brings by default are for this model."""
+    loaded = target if isinstance(target, Loaded) else load(target)
+    has = loaded.protocol.capabilities
+    if any(has.missing(card.needs) for card in Recipe.of(method).cards()):
+        return False
+    try:
+        for check in build_parts(Recipe.of(method)).fits:
+            check(has)
+    except CapabilityError:
+        return False
+    return True
 
 
 def _compile(target: Loaded, request: Request) -> list[Any]:

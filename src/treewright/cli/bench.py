@@ -7,7 +7,10 @@ from collections.abc import Sequence
 from treewright.cli.models import quiet
 from treewright.core.errors import InputError
 
-USAGE = "usage: treewright bench TASK ..., TASK being `speed` or `verify-cost`; `treewright bench TASK --help` lists its options"
+USAGE = (
+    "usage: treewright bench TASK ..., TASK being `speed`, `acceptance` or `verify-cost`; `treewright bench TASK --help` lists "
+    "its options"
+)
 
 
 def run(arguments: Sequence[str]) -> int:

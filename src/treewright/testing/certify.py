@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from treewright.api import Loaded, build_parts, generate, prepare
+from treewright.api import Loaded, fits, generate, prepare
 from treewright.core.equality import EXACT_DTYPES, Divergence, first_divergence
 from treewright.core.errors import CapabilityError, InputError
 from treewright.core.randomness import DRAW, Keyed
@@ -101,24 +101,12 @@ def certify(
 
 def _names(model: Loaded, wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
-        has = model.protocol.capabilities
-        fitting = [card.name for card in installed() if card.lossless and not has.missing(card.needs)]
-        return [name for name in fitting if _brings_what_fits(model, name)]
+        return [card.name for card in installed() if card.lossless and fits(model, card.name)]
     for name in wanted:
         lossy = [card.name for card in Recipe.of(name).cards() if not card.lossless]
         if lossy:
             raise InputError(f"method '{lossy[0]}' does not claim to be lossless, so there is nothing to certify; leave it out")
     return list(wanted)
-
-
-def _brings_what_fits(model: Loaded, name: str) -> bool:
-    """False for a method whose own trained weights are for another model."""
-    try:
-        for fits in build_parts(Recipe.of(name)).fits:
-            fits(model.protocol.capabilities)
-    except CapabilityError:
-        return False
-    return True
 
 
 def _roles(name: str) -> set[str]:

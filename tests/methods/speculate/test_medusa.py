@@ -61,7 +61,9 @@ def test_released_tree_has_its_published_structure():
         assert {path[-1] for path in paths if path[:-1] == parent} == set(range(count))
 
 
-@pytest.mark.parametrize(("nodes", "heads", "vocabulary"), [(63, 4, 50), (1, 4, 50), (7, 4, 50), (24, 2, 50), (63, 3, 4), (200, 5, 50)])
+@pytest.mark.parametrize(
+    ("nodes", "heads", "vocabulary"), [(63, 4, 50), (1, 4, 50), (7, 4, 50), (24, 2, 50), (63, 3, 4), (200, 5, 50)]
+)
 def test_smaller_trees_are_the_beginning_of_the_list(nodes: int, heads: int, vocabulary: int):
     shape, head, rank = tree(paper_tree(), nodes, heads, vocabulary)
     usable = [path for path in paper_tree() if len(path) <= heads and max(path) < vocabulary]
@@ -123,9 +125,7 @@ def test_the_state_moves_along_when_rows_are_forked(decode: Any, watcher: Any):
     assert len(seen) >= 6
 
 
-@pytest.mark.parametrize(
-    "options", [{"nodes": 2}, {"choices": ((0,), (1,), (2,))}, {"choices": ((0,), (0, 0), (0, 0, 0))}], ids=str
-)
+@pytest.mark.parametrize("options", [{"choices": ((0,), (1,), (2,))}, {"choices": ((0,), (0, 0), (0, 0, 0))}], ids=str)
 def test_the_law_holds_for_other_trees(options: dict[str, Any]):
     report = laws.lossless("medusa", options)
     assert report.worst <= 1e-9
@@ -172,8 +172,8 @@ def test_ragged_batches_of_a_transformers_model_say_what_plain_says(family: str,
         assert [result.tokens for result in alone] == [result.tokens for result in plain]
 
 
-def test_a_perfect_head_is_accepted(tiny: Loaded, tmp_path: Path, decode: Any):
-    """Heads that are the target's own next step through its residual stream cannot be built; a head that knows one token can."""
+def test_a_head_that_knows_one_token_is_accepted_there(tiny: Loaded, tmp_path: Path):
+    """A head that always guesses the text's most frequent token: its one claim is accepted where that token comes."""
     text = treewright.generate(tiny, [3, 14, 15], "plain", max_new_tokens=24).tokens
     heads = MedusaHeads(32, 60, 1).double().requires_grad_(False)
     favourite = Counter(text).most_common(1)[0][0]
@@ -204,7 +204,9 @@ def test_heads_of_another_model_are_one_error_before_the_first_forward(tiny: Loa
         treewright.generate(tiny, [1, 2], "medusa", RANDOM | {"choices": deep})
 
 
-@pytest.mark.parametrize(("options", "words"), [({"nodes": 0}, "nodes"), ({"choices": [[1, 0]]}, "choices"), ({"heads": ""}, "heads")])
+@pytest.mark.parametrize(
+    ("options", "words"), [({"nodes": 0}, "nodes"), ({"choices": [[1, 0]]}, "choices"), ({"heads": ""}, "heads")]
+)
 def test_bad_options_are_named(options: dict[str, Any], words: str, tiny: Loaded):
     with pytest.raises((UnknownOption, InputError), match=words):
         treewright.generate(tiny, [1, 2], "medusa", options)
@@ -221,9 +223,7 @@ def test_heads_are_read_once_for_a_model(tiny: Loaded, tmp_path: Path):
 
 
 def test_the_card_says_what_laws_use_on_tables():
-    card = Recipe.of("medusa").cards()[0]
-    assert dict(card.tables) == RANDOM
-    assert laws.lossless("medusa").total("accepted") > 0
+    assert dict(Recipe.of("medusa").cards()[0].tables) == RANDOM
 
 
 @pytest.fixture(scope="module")

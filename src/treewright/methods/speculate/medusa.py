@@ -14,7 +14,8 @@ decoding's at any temperature. The tree is the one that was measured for the hea
 their file has one: the rank paths that were right most often *together*, which the paper estimates by products of single
 accuracies. Else it is the released 63-node tree. The paper's root is the target's own next token; here that token is already
 text (the frontier), so the tree begins with the first head. A row whose prompt is a single token drafts nothing in its first
-round: no state has predicted that token. All other first rounds use the state that reading the prompt left behind.
+round: no state has predicted that token. All other first rounds use the state that reading the prompt left behind. Compiled
+steps give no hidden states, so `compile` leaves this method's forwards eager.
 """
 
 from __future__ import annotations

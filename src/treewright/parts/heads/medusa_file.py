@@ -101,6 +101,7 @@ def save_heads(heads: MedusaHeads, folder: Path, config: Mapping[str, Any], dtyp
     }  # fmt: skip
     aside = folder / f"{STEM}.partial"
     save_file({key: value.detach().to("cpu", dtype).contiguous() for key, value in weights.items()}, aside)
+    aside.chmod(0o644)
     aside.replace(folder / f"{STEM}.safetensors")
     (folder / CONFIG).write_text(json.dumps(described) + "\n", encoding="utf-8")
 
