@@ -172,6 +172,33 @@ def test_ragged_batches_of_a_transformers_model_say_what_plain_says(family: str,
         assert [result.tokens for result in alone] == [result.tokens for result in plain]
 
 
+@pytest.mark.parametrize("family", ["tiny", "alibi"])
+def test_the_state_of_a_transformers_model_is_the_bare_model_s(family: str, decode: Any, watcher: Any, request: Any):
+    """In every round of every row, the first too, claims come from the state that predicted the frontier."""
+    model, heads = request.getfixturevalue(family), random_heads(32, 60).double()
+
+    def look(outcome: Any) -> int:
+        round, checked = outcome.round, 0
+        for row, emitted in enumerate(outcome.emitted):
+            text = round.text.of(row)
+            prefix = text[: len(text) - len(emitted)]
+            if len(prefix) > 1:
+                with torch.no_grad():
+                    output = model.model(torch.from_numpy(prefix)[None], output_hidden_states=True)
+                expected = heads(output.hidden_states[-1][0, -2]).topk(2).indices[[0, 0, 1, 2], [0, 1, 0, 0]].numpy()
+                claims = round.forest.token[row, 1:]
+                # Claims too deep to become text are absent.
+                assert ((claims == expected) | (claims == ABSENT)).all()
+                checked += int((claims != ABSENT).all())
+        return checked
+
+    watch = watcher(look)
+    options = RANDOM | {"choices": ((0,), (1,), (0, 0), (0, 0, 0))}
+    prompts = [(3, 14, 15, 9, 26), (5,), (35, 8, 9, 7, 9, 3)]
+    decode(model.protocol, "medusa", prompts, options, observers=[watch], max_new_tokens=14, batch_rows=2)
+    assert watch.seen[0] == 1 and sum(watch.seen) > 20
+
+
 def test_a_head_that_knows_one_token_is_accepted_there(tiny: Loaded, tmp_path: Path):
     """A head that always guesses the text's most frequent token: its one claim is accepted where that token comes."""
     text = treewright.generate(tiny, [3, 14, 15], "plain", max_new_tokens=24).tokens

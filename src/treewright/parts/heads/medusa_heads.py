@@ -52,4 +52,6 @@ class MedusaHeads(nn.Module):
 
     def forward(self, states: Tensor) -> Tensor:
         """Logits [K, ..., V] of all heads for states [..., H]."""
-        return torch.stack([self.logits(head, states) for head in range(self.heads)])
+        if not self.tied:
+            return torch.stack([self.logits(head, states) for head in range(self.heads)])
+        return self.projections[0](torch.stack([blocks(states) for blocks in self.blocks]))  # type: ignore[no-any-return]
