@@ -2,11 +2,12 @@
 
 from treewright.api.generate import Streamer, generate, stream
 from treewright.api.job import CPU_COLUMNS, Job, build_parts
-from treewright.api.prepare import prepare
+from treewright.api.prepare import fits, prepare
 from treewright.api.prompts import Prompt
 from treewright.models.loading import Loaded, load
 from treewright.models.rewards import load_reward
 
 __all__ = [
-    "CPU_COLUMNS", "Job", "Loaded", "Prompt", "Streamer", "build_parts", "generate", "load", "load_reward", "prepare", "stream",
+    "CPU_COLUMNS", "Job", "Loaded", "Prompt", "Streamer", "build_parts", "fits", "generate", "load", "load_reward", "prepare",
+    "stream",
 ]  # fmt: skip

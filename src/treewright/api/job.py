@@ -43,7 +43,10 @@ class Job:
 
     def parts(self) -> Parts:
         """Fresh roles of the recipe, and the constraints of the request and of the model's own form."""
-        return build_parts(self.recipe).join(Parts(constrain=self._constraints()))
+        parts = build_parts(self.recipe).join(Parts(constrain=self._constraints()))
+        for fits in parts.fits:
+            fits(self.target.protocol.capabilities)
+        return parts
 
     def check(self) -> Parts:
         """Fresh roles, once it is sure that they can choose what the request asks for. Raises InputError."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from treewright.api.constraints import compile_constraints, read_constraints
-from treewright.api.job import Job
+from treewright.api.job import Job, build_parts
 from treewright.api.prompts import Prompt, check_context, encode
 from treewright.api.scorers import scorers_of
 from treewright.core.card import Card
@@ -41,6 +41,20 @@ def prepare(
     _check_canvas(target, request)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
     return Job(target, recipe, request, protocols, compile_constraints(target, request, cards), scorers)
+
+
+def fits(target: Any, method: str) -> bool:
+    """Whether the model has what the method needs, and the weights that the method brings by default are for this model."""
+    loaded = target if isinstance(target, Loaded) else load(target)
+    has = loaded.protocol.capabilities
+    if any(has.missing(card.needs) for card in Recipe.of(method).cards()):
+        return False
+    try:
+        for check in build_parts(Recipe.of(method)).fits:
+            check(has)
+    except CapabilityError:
+        return False
+    return True
 
 
 def _check_canvas(target: Loaded, request: Request) -> None:

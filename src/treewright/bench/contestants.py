@@ -108,7 +108,7 @@ class Ours:
 
     def check(self) -> None:
         """Raises what a first round would raise: a wrong option, a missing model, a capability the target lacks."""
-        api.build_parts(api.prepare(self.loaded, [[0]], self.method, self.options, self.models, {}).recipe)
+        api.prepare(self.loaded, [[0]], self.method, self.options, self.models, {}).parts()
 
     def run(self, prompts: Sequence[Sequence[int]], setting: Setting, seed: int) -> Outcome:
         begin = time.perf_counter()
@@ -178,10 +178,11 @@ def our_contestants(
     names: Sequence[str], settings: Sequence[tuple[str, Any]], nodes: int | None, loaded: Loaded, models: Mapping[str, Loaded]
 ) -> list[Contestant]:
     """Our methods, plain first. A name may carry options of its own, "token_recycling:nodes=15"; "all" stands for every
-    lossless method whose models are at hand. `settings`: [METHOD.]OPTION and value, for the methods that have the option.
-    `nodes` sets the tree size of methods that have one and were not given it. Raises what the api raises."""
+    lossless method that fits the model and whose other models are at hand. `settings`: [METHOD.]OPTION and value, for the
+    methods that have the option. `nodes` sets the tree size of methods that have one and were not given it. Raises what the
+    api raises."""
     if tuple(names) == ("all",):
-        names = [card.name for card in methods() if card.lossless and set(card.models) <= set(models)]
+        names = [c.name for c in methods() if c.lossless and set(c.models) <= set(models) and api.fits(loaded, c.name)]
     chosen = [_read(name) for name in names if name != PLAIN]
     unused = [key for key, _ in settings]
     built: list[Contestant] = []

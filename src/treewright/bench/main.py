@@ -8,6 +8,7 @@ from treewright.core.errors import InputError, choices
 
 TASKS = {
     "speed": "our methods, plain decoding and transformers on the same prompts in one run",
+    "acceptance": "tokens per call of drafters on texts that no training saw; counts only",
     "verify-cost": "what a round over 1 to 96 claims costs, and which tree size pays",
     "masked": "accuracy and calls of the samplers of a masked model on list operations",
 }

@@ -11,7 +11,7 @@ from typing import Any
 from treewright.core.errors import InputError
 
 FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
-OPTIONAL = ("scorers",)
+OPTIONAL = ("scorers", "tables")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +43,8 @@ class Card:
 
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
     it needs beside the target ("draft" ...). scorers: what judges its texts, and when. needs: capabilities the target must
-    have. claims: names of laws in `treewright.testing` that hold for it.
+    have. claims: names of laws in `treewright.testing` that hold for it. tables: options under which those laws run on exact
+    tables, for a method whose own ones need a certain model.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Card:
     claims: tuple[str, ...]
     options: tuple[Option, ...]
     summary: str
+    tables: tuple[tuple[str, Any], ...] = ()
 
     @property
     def lossless(self) -> bool:
@@ -97,6 +99,7 @@ def read_card(path: Path, family: str) -> Card:
         options=options,
         scorers=_read_scorers(literal.get("scorers", ())),
         summary=summary,
+        tables=tuple(literal.get("tables", {}).items()),
         **sequences,
     )
 

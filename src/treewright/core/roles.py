@@ -18,7 +18,7 @@ from treewright.core.exits import Others
 from treewright.core.randomness import Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.session import Session
+from treewright.core.session import Capabilities, Session
 from treewright.core.text import Text
 
 T = TypeVar("T")
@@ -307,7 +307,8 @@ class Parts:
     selector reads what the candidates spell, so the target needs a tokenizer. `claims_per_token`: further columns for each new
     token a row may have, for searches that keep all they asked alive within a round; no limit of the machine lowers them.
     `probabilities`: the verifier asks for whole laws and not only for draws. `weighted`: draws carry the mass that constraints
-    leave of the free law, and are drawn from what they leave of it *after* top-k and the other warpers.
+    leave of the free law, and are drawn from what they leave of it *after* top-k and the other warpers. `fits`: asked about
+    the target before the first forward; they raise CapabilityError where trained weights are for another model.
     """
 
     propose: Proposer | None = None
@@ -331,6 +332,7 @@ class Parts:
     probabilities: bool = False
     weighted: bool = False
     reuse: bool = False
+    fits: tuple[Callable[[Capabilities], None], ...] = ()
 
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
@@ -356,4 +358,5 @@ class Parts:
             probabilities=self.probabilities or other.probabilities,
             weighted=self.weighted or other.weighted,
             reuse=self.reuse or other.reuse,
+            fits=self.fits + other.fits,
         )

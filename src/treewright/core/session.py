@@ -28,8 +28,8 @@ class Capabilities:
     """What a model can be asked for; compared with a card's `needs` before the first forward.
 
     order: "left_to_right" or "any". tree: "native" (one forward scores a tree), "unrolled" (each path is a row of its
-    own, right and slow) or "none". max_length: positions the model has, None without a limit. mask: the token of an open
-    slot, for models of any order.
+    own, right and slow) or "none". hidden_size: width of the last hidden states, where there are any. max_length: positions
+    the model has, None without a limit. mask: the token of an open slot, for models of any order.
 
     decoder_start: the tokens that the model's own text begins with in place of the prompt, where it reads the prompt apart
     from it (encoder-decoders: `max_length` then counts the decoder's positions); None where the text continues the prompt.
@@ -44,6 +44,7 @@ class Capabilities:
     embeddings: bool = False
     gradients: bool = False
     vocabulary: int = 0
+    hidden_size: int = 0
     max_length: int | None = None
     mask: int | None = None
     decoder_start: tuple[int, ...] | None = None
@@ -124,8 +125,9 @@ class Session(Protocol):
         pending tokens, none where there are neither. A claim that was scored is not computed again until the commit."""
 
     def states(self, row: int) -> torch.Tensor:
-        """Last hidden states of the own prompt and the text, up to the frontier and with it, [T, H]; readable after `root`
-        or `score`, where the opening asked for hidden states. On the model's device; costs no call."""
+        """Last hidden states of the own prompt and the text, [T, H]; readable where the opening asked for hidden states. After
+        `root` or `score` up to the frontier and with it, before that as far as the session has read, which is all but what is
+        pending. On the model's device; costs no call."""
 
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
         """Keeps the pending tokens and, for each row, the claims of the accepted path (columns, frontier left out) that

@@ -59,6 +59,7 @@ class CausalModel:
             hidden=True,
             exit_layers=self.head is not None,
             vocabulary=int(self.config.vocab_size),
+            hidden_size=int(self.config.hidden_size),
             max_length=getattr(self.config, "max_position_embeddings", None),
         )
 

@@ -49,8 +49,9 @@ class EncoderDecoderModel:
         self._layout, self._cross, self._projections, vocabulary = self._probe(start)
         most = getattr(self.config, "max_position_embeddings", None)
         self.capabilities = Capabilities(
-            tree="native", hidden=True, vocabulary=vocabulary, max_length=most, max_prompt=most, decoder_start=start
-        )
+            tree="native", hidden=True, hidden_size=int(self.config.hidden_size), vocabulary=vocabulary, max_length=most,
+            max_prompt=most, decoder_start=start,
+        )  # fmt: skip
 
     @torch.inference_mode()
     def _probe(self, start: Sequence[int]) -> tuple[Layout, Layout, dict[int, tuple[Any, Any]], int]:

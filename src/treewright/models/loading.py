@@ -75,7 +75,7 @@ class Loaded:
 
 def bundled_names() -> list[str]:
     """Names of the models that come with the package."""
-    return sorted(path.parent.name for path in BUNDLED.glob("*/config.json"))
+    return sorted(path.parent.name for path in BUNDLED.glob("*/model.safetensors"))
 
 
 def load(

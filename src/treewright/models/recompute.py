@@ -70,8 +70,13 @@ class RecomputeSession:
 
     def _read_prompts(self, prompts: list[np.ndarray]) -> None:
         """The prompts of the last rows; here only if something is asked about them."""
+        if not (self._opening.prompt_top or self._opening.hidden):
+            return
+        read = self._forward(prompts, "prefill")
+        if self._opening.hidden:
+            self._states[-len(prompts) :] = [None if one.hidden is None else one.hidden[:-1] for one in read]
         if self._opening.prompt_top:
-            self._note_top([reading.logits for reading in self._forward(prompts, "prefill")], max(map(len, prompts)))
+            self._note_top([reading.logits for reading in read], max(map(len, prompts)))
 
     def _note_top(self, read: list[torch.Tensor], longest: int) -> None:
         """Keeps the top ids predicted at the positions that were read, logits [T, V] for each prompt."""

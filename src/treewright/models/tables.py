@@ -19,6 +19,8 @@ from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.recompute import Reading, RecomputeSession
 
+HIDDEN_SIZE = 4
+
 
 class Table:
     """A left-to-right toy law.
@@ -34,7 +36,7 @@ class Table:
     ) -> None:  # fmt: skip
         self.vocabulary, self.seed, self.order, self.sharpness = vocabulary, seed, order, sharpness
         self.like, self.likeness, self.layers = like, likeness, layers
-        self.capabilities = Capabilities(vocabulary=vocabulary, hidden=True, exit_layers=True)
+        self.capabilities = Capabilities(vocabulary=vocabulary, hidden=True, hidden_size=HIDDEN_SIZE, exit_layers=True)
         self._row = lru_cache(maxsize=None)(self._make_row)
         self._depths = lru_cache(maxsize=None)(self._make_depths)
 
@@ -50,9 +52,9 @@ class Table:
         return logits
 
     def hidden(self, prefix: Sequence[int]) -> np.ndarray:
-        """A direction that stands for the last hidden state after `prefix`, [4] float64, of length 1."""
+        """A direction that stands for the last hidden state after `prefix`, [HIDDEN_SIZE] float64, of length 1."""
         context = [int(token) for token in prefix[-self.order :]]
-        state = np.random.default_rng([self.seed + 1, len(context), *context]).normal(size=4)
+        state = np.random.default_rng([self.seed + 1, len(context), *context]).normal(size=HIDDEN_SIZE)
         return state / np.linalg.norm(state)
 
     def states(self, prefix: Sequence[int]) -> np.ndarray:

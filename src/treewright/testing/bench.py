@@ -153,10 +153,13 @@ def warmed(case: Case) -> Case:
 def parts_of(
     method: str, options: Mapping[str, Any] | None, order: str = "left_to_right"
 ) -> tuple[Callable[[], Parts], tuple[str, ...]]:
-    """A maker of the method's fresh parts, and the model roles it needs. Raises as `Recipe.of` does, and CapabilityError
+    """A maker of the method's fresh parts, and the model roles it needs; a card's options for tables hold unless `options`
+    says otherwise. Raises as `Recipe.of` does, and CapabilityError
     where exact tables cannot do what the method needs."""
-    recipe = Recipe.of(method, options)
-    cards = recipe.cards()
+    cards = Recipe.of(method, options).cards()
+    own = {f"{card.name}.{name}": value for card in cards for name, value in card.tables}
+    named = {f"{owner}.{name}": value for owner, name, value in Recipe.of(method, options).options}
+    recipe = Recipe.of(method, own | named)
     for card in cards:
         table = Table(2, 0) if order == "left_to_right" else AnyOrderTable(2, 0)
         missing = table.capabilities.missing(card.needs)

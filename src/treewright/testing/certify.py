@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from treewright.api import Loaded, prepare
+from treewright.api import Loaded, fits, prepare
 from treewright.core.equality import EXACT_DTYPES, Divergence, first_divergence
 from treewright.core.errors import CapabilityError, InputError
 from treewright.core.randomness import DRAW, Keyed
@@ -111,8 +111,7 @@ def certify(
 
 def _names(model: Loaded, wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
-        has = model.protocol.capabilities
-        return [card.name for card in installed() if card.lossless and not has.missing(card.needs)]
+        return [card.name for card in installed() if card.lossless and fits(model, card.name)]
     for name in wanted:
         lossy = [card.name for card in Recipe.of(name).cards() if not card.lossless]
         if lossy:
@@ -236,7 +235,7 @@ class _Bench:
 
     def refuse_misfit(self, name: str) -> None:
         """Raises what `generate` would raise for this method on this model."""
-        prepare(self.model, self.prompts, name, None, self.roles_of(name), {"max_new_tokens": self._new_tokens})
+        prepare(self.model, self.prompts, name, None, self.roles_of(name), {"max_new_tokens": self._new_tokens}).parts()
 
     def measure(self) -> Finding:
         """Decodes the reference texts, and measures the noise: the largest difference of logits (above temperature 0: of

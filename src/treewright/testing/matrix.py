@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 
-from treewright.api import Loaded, generate, load
+from treewright.api import Loaded, fits, generate, load
 from treewright.core import grammar as grammars
 from treewright.core.equality import EXACT_DTYPES, first_divergence
 from treewright.core.errors import CapabilityError, require
 from treewright.core.grammar import Grammar
 from treewright.core.recipe import Recipe
-from treewright.core.registry import entry, methods
+from treewright.core.registry import methods
 from treewright.core.request import Sampling
 from treewright.core.roles import Parts
 from treewright.models.tables import Table
@@ -186,7 +186,7 @@ def certify_matrix(
     for name in drafters or ():
         require(name in allowed, "method", name, f"a lossless method that drafts: {', '.join(allowed)}")
     own, given = _exact(model), {role: _exact(other) for role, other in (models or {}).items()}
-    fitting = [name for name in drafters or allowed if not own.protocol.capabilities.missing(entry(name).card.needs)]
+    fitting = [name for name in drafters or allowed if fits(own, name)]
     prompts, rows = default_prompts(own, seed), []
     for cell in cells(fitting, pairwise):
         roles = {role for card in Recipe.of(cell.method).cards() for role in card.models}

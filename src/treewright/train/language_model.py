@@ -9,24 +9,36 @@ from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
-from transformers import LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaForCausalLM
 
 from . import checkpoint
 from .checkpoint import Progress
 from .schedule import Schedule
-from .token_store import TokenStore, Window
+from .token_store import Window
 
 FINISH_FILE = "finish"
 
-Trained = TypeVar("Trained", bound=PreTrainedModel)
+Module = TypeVar("Module", bound=nn.Module, contravariant=True)
+Trained = TypeVar("Trained", bound=nn.Module)
 
 
-class Objective(Protocol):
+class Objective(Protocol[Module]):
     """The mean loss (nats), with gradient, of what a trainer's `parts` gives: token rows [sequences, length + 1] here."""
 
-    def __call__(self, model: Any, rows: Any) -> Tensor: ...
+    def __call__(self, model: Module, rows: Any) -> Tensor: ...
+
+
+class Blocks(Protocol):
+    """Where token rows come from. A batch is a function of (seed, step) alone, so that a resumed run reads the same."""
+
+    @property
+    def domains(self) -> tuple[str, ...]: ...
+
+    def batch(self, seed: int, step: int, window: Window) -> Tensor: ...
+
+    def held_out_rows(self, domain: str, window: Window) -> Tensor | None: ...
 
 
 @dataclass(frozen=True)
@@ -90,7 +102,7 @@ def cross_entropy(model: LlamaForCausalLM, rows: Tensor) -> Tensor:
     return functional.cross_entropy(logits.flatten(0, 1).float(), rows[:, 1:].flatten())
 
 
-def make_optimizer(model: PreTrainedModel, settings: Optimization) -> torch.optim.AdamW:
+def make_optimizer(model: nn.Module, settings: Optimization) -> torch.optim.AdamW:
     """AdamW that decays matrices only (norm gains are left alone)."""
     matrices = [weight for weight in model.parameters() if weight.ndim >= 2]
     gains = [weight for weight in model.parameters() if weight.ndim < 2]
@@ -102,14 +114,16 @@ def make_optimizer(model: PreTrainedModel, settings: Optimization) -> torch.opti
 
 
 @torch.no_grad()
-def held_out_losses(model: LlamaForCausalLM, store: TokenStore, settings: Optimization, windows: int) -> dict[str, float]:
-    """Held-out cross-entropy (nats per token) by domain, over up to `windows` windows each."""
+def held_out_losses(
+    model: nn.Module, store: Blocks, settings: Optimization, windows: int, measure: Objective[Any] = cross_entropy
+) -> dict[str, float]:
+    """Held-out cross-entropy, or another measure (nats per token), by domain, over up to `windows` windows each."""
     losses = {}
     for domain in store.domains:
         rows = store.held_out_rows(domain, Window(windows, settings.window.length))
         if rows is not None:
             parts = torch.split(rows, settings.micro_sequences)
-            total = sum(float(cross_entropy(model, part)) * len(part) for part in parts)
+            total = sum(float(measure(model, part)) * len(part) for part in parts)
             losses[domain] = total / len(rows)
     return losses
 
@@ -117,20 +131,21 @@ def held_out_losses(model: LlamaForCausalLM, store: TokenStore, settings: Optimi
 class Trainer(Generic[Trained]):
     """One run: a model, its optimiser and its progress, tied to a run folder.
 
-    `total` is the budget in tokens, `objective` gives the loss of a micro-batch, and `log`
-    receives one line of text at a time.
+    `total` is the budget in tokens, `objective` gives the loss of a micro-batch, `measure` that of held-out rows, and
+    `log` receives one line of text at a time. The model is any module that the objective knows how to train.
     """
 
     def __init__(
         self,
         model: Trained,
-        store: TokenStore,
+        store: Blocks,
         settings: Optimization,
         folder: Path,
         *,
         seed: int,
         total: int,
-        objective: Objective = cross_entropy,
+        objective: Objective[Any] = cross_entropy,
+        measure: Objective[Any] = cross_entropy,
         log: Callable[[str], None] = print,
     ) -> None:
         self.model = model
@@ -141,7 +156,8 @@ class Trainer(Generic[Trained]):
         self.log = log
         self.optimizer = make_optimizer(model, settings)
         compiled = torch.compile(objective, dynamic=False) if settings.compiled else objective
-        self._objective: Objective = compiled
+        self._objective: Objective[Any] = compiled
+        self._measure = measure
         self.progress = Progress(Schedule.for_budget(total, settings.warm_up_tokens, settings.decay_share))
 
     def resume(self, total: int | None = None) -> None:
@@ -208,7 +224,7 @@ class Trainer(Generic[Trained]):
 
     def held_out_losses(self, windows: int) -> dict[str, float]:
         """Held-out losses by domain, over up to `windows` windows each."""
-        return held_out_losses(self.model, self.store, self.settings, windows)  # type: ignore[arg-type]
+        return held_out_losses(self.model, self.store, self.settings, windows, self._measure)
 
     def evaluate(self, windows: int) -> dict[str, float]:
         """Held-out losses now, appended to the progress and logged."""

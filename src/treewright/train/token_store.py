@@ -1,7 +1,7 @@
 """Token streams on disk and the batches drawn from them.
 
-Every source becomes two flat `uint16` arrays (training and held-out), documents joined by the
-end-of-text token.  A batch is a pure function of (seed, step): resuming needs no sampler state.
+Every source becomes two flat arrays (training and held-out; 16 bits a token, 32 where the vocabulary needs them), documents
+joined by the end-of-text token.  A batch is a pure function of (seed, step): resuming needs no sampler state.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import numpy
 import torch
@@ -27,7 +28,7 @@ ENCODE_BATCH = 512
 CUT_SHARE = 0.3
 TOKENIZER_CHARACTERS = 24_000_000
 
-TokenArray = numpy.ndarray[tuple[int], numpy.dtype[numpy.uint16]]
+TokenArray = numpy.ndarray[tuple[int], numpy.dtype[numpy.unsignedinteger[Any]]]
 
 
 @dataclass(frozen=True)
@@ -145,7 +146,7 @@ def cut_after_lines(text: str) -> list[str]:
 
 def _encode(tokenizer: PreTrainedTokenizerFast, documents: Iterator[str]) -> tuple[TokenArray, TokenArray]:
     """The training and held-out streams of a source; only training documents are cut."""
-    streams = (array("H"), array("H"))
+    streams = (array(code := "H" if len(tokenizer) <= 2**16 else "I"), array(code))
     end = tokenizer.eos_token_id
     while group := list(islice(documents, ENCODE_BATCH)):
         held_out = [is_held_out(text) for text in group]
@@ -157,14 +158,14 @@ def _encode(tokenizer: PreTrainedTokenizerFast, documents: Iterator[str]) -> tup
             streams[is_kept].append(end)
             for encoding in islice(encodings, len(own)):
                 streams[is_kept].extend(encoding.ids)
-    training, kept = (numpy.array(stream, dtype=numpy.uint16) for stream in streams)
+    training, kept = (numpy.array(stream) for stream in streams)
     return training, kept
 
 
 def prepare_tokens(folder: Path, data: Path, mixture: Mapping[str, float], tokenizer: PreTrainedTokenizerFast) -> None:
     """Encode every source of `mixture` into `folder` unless the same tokenizer did so before.
 
-    Cost: about 3 MB of text per second and core, and two bytes of disk per token.
+    Cost: about 3 MB of text per second and core, and two or four bytes of disk per token.
     """
     folder.mkdir(parents=True, exist_ok=True)
     manifest = folder / "manifest.json"
