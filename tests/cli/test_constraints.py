@@ -98,3 +98,13 @@ def test_what_a_constraint_cannot_be(model):
         tw.generate(tw.load(model), ["a"], constraint=[tw.regex("a"), None])
     with pytest.raises(tw.TreewrightError, match="no tokenizer"):
         tw.generate(tw.load(tw.load(model).model), [[1, 2]], constraint=tw.regex("a"))
+
+
+def test_compare_takes_a_constraint_and_peers_do_not(run, refused, model, schema_file):
+    arguments = ("compare", "A record: ", "--methods", "token_recycling", "--model", model, "--max-new-tokens", 80)
+    rows = json.loads(run(*arguments, "--json-schema", schema_file, "--repeats", 1, "--json").out)
+    assert len({row["text"] for row in rows}) == 1
+    jsonschema.validate(json.loads(rows[0]["text"]), SCHEMA)
+    assert rows[1]["model_calls"] < rows[0]["model_calls"]
+    message = refused(*arguments, "--regex", "a+", "--against", "transformers")
+    assert "transformers" in message and "constraint" in message

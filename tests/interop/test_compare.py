@@ -50,6 +50,14 @@ def test_nothing_learned_is_carried_over(target: Any) -> None:
     assert learned < tw.compare(target, PROMPT, ["token_recycling"], max_new_tokens=30, repeats=1)[1].model_calls
 
 
+def test_a_law_of_its_own_is_no_divergence_to_explain(target: Any, draft: Any) -> None:
+    rows = tw.compare(target, PROMPT, ["momentum", "beam"], repeats=1, max_new_tokens=30)
+    for row in rows[1:]:
+        assert row.identical == (row.tokens == rows[0].tokens)
+        assert row.identical or ("another" in row.note and "law" in row.note)
+    assert not all(row.identical for row in rows[1:])
+
+
 def test_sampling_repeats_plains_tokens(target: Any) -> None:
     rows = tw.compare(
         target, PROMPT, ["token_recycling"], against=["transformers"], temperature=1.0, seed=3, repeats=1, max_new_tokens=30

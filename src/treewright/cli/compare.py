@@ -27,13 +27,14 @@ def command(
     against: Against = None, model: option.ModelName = "default", others: option.With = None, method_options: option.Set = None,
     max_new_tokens: option.MaxNewTokens = 128, temperature: option.Temperature = 0.0, seed: option.Seed = 0,
     ignore_eos: option.IgnoreEos = False, repeats: Repeats = 3,
+    schema: option.JsonSchema = None, regex: option.Regex = None, lark: option.GrammarFile = None, choice: option.Choice = None,
     dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
     plot: Plot = None, as_json: option.Json = False,
 ) -> None:  # fmt: skip
     """Decode one prompt with several methods, side by side."""
     names = option.names("--methods", methods)
     peers = option.names("--against", against) if against else []
-    options = options_by_method(names, option.values(method_options))
+    options, constraint = options_by_method(names, option.values(method_options)), option.constraint(schema, regex, lark, choice)
     if plot is not None:
         check_folder("--plot", plot)
         canvas.check(plot)
@@ -45,6 +46,7 @@ def command(
     rows = compare(
         target, prompt, names, against=peers, models=models, options=options, repeats=repeats,
         max_new_tokens=max_new_tokens, temperature=temperature, seed=seed, ignore_eos=ignore_eos,
+        constraint=constraint,
     )  # fmt: skip
     if as_json:
         print_json([_record(row) for row in rows])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from treewright.core.trace import Trace
 from treewright.interop.peers import PEERS, PeerSettings, network_of
 
 PLAIN = "plain"
+OWN_LAW = "its law is another than plain decoding's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +70,7 @@ class _Task:
     temperature: float
     seed: int
     ignore_eos: bool
+    constraint: Any
 
 
 def compare(
@@ -83,22 +86,27 @@ def compare(
     temperature: float = 0.0,
     seed: int = 0,
     ignore_eos: bool = False,
+    constraint: Any = None,
 ) -> list[ComparisonRow]:
     """Decodes one prompt with every method and every peer; rows for plain decoding, the methods and the peers, in order.
 
-    model, prompt, models: as in `generate`. against: of "transformers", "transformers:prompt_lookup",
-    "transformers:assisted" (which takes models["draft"]). options: method name to its options. repeats: timed runs of each,
-    taken in turns so that a drift of the machine hits all alike, after one run of each that is not timed. Every run starts
-    with nothing learned. At temperature > 0 peers draw their own noise and methods that reject draw other tokens from the
-    same law, so their rows are rightly unequal. Raises InputError and CapabilityError before anything runs.
+    model, prompt, models, constraint: as in `generate`. against: of "transformers", "transformers:prompt_lookup",
+    "transformers:assisted" (which takes models["draft"]), without a constraint. options: method name to its options.
+    repeats: timed runs of each, taken in turns so that a drift of the machine hits all alike, after one run of each that is
+    not timed. Every run starts with nothing learned. At temperature > 0 peers draw their own noise and methods that reject
+    draw other tokens from the same law, so their rows are rightly unequal.
+
+    Raises InputError and CapabilityError before anything runs.
     Cost: (repeats + 1) decodings of each, and two more of plain where tokens differ in a 16-bit dtype.
     """
     _check(methods, against, options or {}, repeats)
+    if constraint is not None and against:
+        raise InputError(f"against is {list(against)} with a constraint, which peers do not take; leave one of them out")
     names = list(dict.fromkeys([PLAIN, *methods]))
     judges = {role for name in names for role in Recipe.of(name, (options or {}).get(name)).scorers()}
     given = (models or {}).items()
     loaded = {role: other if role in judges or isinstance(other, Loaded) else load(other) for role, other in given}
-    task = _task(model, prompt, loaded, options or {}, max_new_tokens, temperature, seed, ignore_eos)
+    task = _task(model, prompt, loaded, options or {}, max_new_tokens, temperature, seed, ignore_eos, constraint)
     used = {role for name in names for role in _roles(name, task.options)}
     used |= {"draft"} if "transformers:assisted" in against else set()
     unused = sorted(set(task.models) - used)
@@ -128,12 +136,12 @@ def _check(methods: Sequence[str], against: Sequence[str], options: Mapping[str,
 
 def _task(
     model: Any, prompt: Prompt, models: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]],
-    max_new_tokens: int, temperature: float, seed: int, ignore_eos: bool,
+    max_new_tokens: int, temperature: float, seed: int, ignore_eos: bool, constraint: Any,
 ) -> _Task:  # fmt: skip
     target = model if isinstance(model, Loaded) else load(model)
     settings = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature)}
     ids = prepare(target, [prompt], PLAIN, None, None, settings).request.prompts[0]
-    return _Task(target, ids, dict(models), options, max_new_tokens, temperature, seed, ignore_eos)
+    return _Task(target, ids, dict(models), options, max_new_tokens, temperature, seed, ignore_eos, constraint)
 
 
 def _method(task: _Task, name: str) -> Callable[[], _Run]:
@@ -141,7 +149,7 @@ def _method(task: _Task, name: str) -> Callable[[], _Run]:
     models = {role: other for role, other in task.models.items() if role in roles}
     settings = {
         "max_new_tokens": task.max_new_tokens, "sampling": Sampling(task.temperature), "seed": task.seed,
-        "ignore_eos": task.ignore_eos,
+        "ignore_eos": task.ignore_eos, "constraint": task.constraint,
     }  # fmt: skip
 
     def run() -> _Run:
@@ -194,11 +202,11 @@ def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str |
     divergence = _judge(task, plain, first)
     note = ""
     if divergence is not None:
-        note = str(divergence)
+        note = str(divergence) if divergence.excused or name in PEERS or _lossless(task, name) else OWN_LAW
         selection = None if first.trace is None else first.trace.notes.get("selection")
         if selection is not None:
             note = f"chosen among {selection['candidates']} candidates, which is another law than plain decoding's"
-        elif task.temperature > 0 and not divergence.excused:
+        elif task.temperature > 0 and not divergence.excused and note != OWN_LAW:
             note += "; peers and methods that reject draw other tokens from the same law, see certify"
     return ComparisonRow(
         method=name, text=first.text, tokens=tuple(first.tokens), equal=divergence is None or divergence.excused,
@@ -209,12 +217,19 @@ def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str |
     )  # fmt: skip
 
 
+def _lossless(task: _Task, name: str) -> bool:
+    return all(card.lossless for card in Recipe.of(name, task.options.get(name)).cards())
+
+
 def _judge(task: _Task, plain: _Run, other: _Run) -> Divergence | None:
     keyed = Keyed(task.seed)
-    return judge(
+    parted = judge(
         task.model.protocol, task.prompt, plain.tokens, other.tokens, max(plain.width, other.width), task.temperature,
         lambda position: keyed.uniform((0, 0), position, DRAW),
     )  # fmt: skip
+    # A constraint changes the scale that a draw falls on, so no margin of the free law excuses one.
+    constrained = parted is not None and task.constraint is not None and task.temperature > 0
+    return dataclasses.replace(parted, margin=math.inf) if constrained else parted  # type: ignore[type-var]
 
 
 def _median_seconds(runs: Sequence[_Run]) -> float:
