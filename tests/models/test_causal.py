@@ -12,6 +12,7 @@ METHODS = {
     "plain": {},
     "prompt_lookup": {"max_ngram": 2},
     "token_recycling": {"nodes": 24},
+    "medusa": {"heads": "random", "nodes": 24},
     "jacobi": {"block": 4},
     "lookahead": {"level": 4, "window": 4, "guesses": 4},
     "speculative_sampling": {"tokens": 3},

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from treewright.api import fits
 from treewright.core.errors import CapabilityError, InputError, UnknownMethod
 from treewright.core.registry import methods
 from treewright.core.roles import Round, TargetLaw, Verdict
@@ -33,9 +34,13 @@ def failed(rows: Sequence[Certificate]) -> set[str]:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_lossless_method_is_certified_on_a_right_model(tiny_llama: Callable[..., Loaded], dtype: torch.dtype) -> None:
-    rows = certify(tiny_llama(dtype), new_tokens=12, samples=150, tables=False)
+    model = tiny_llama(dtype)
+    rows = certify(model, new_tokens=12, samples=150, tables=False)
     assert not [row for row in rows if not row.passed]
-    assert {row.method for row in rows} == {MODEL} | {card.name for card in methods() if card.lossless}
+    # Heads that were trained for another model are left out.
+    fitting = {card.name for card in methods() if card.lossless and fits(model, card.name)}
+    assert "medusa" not in fitting and "token_recycling" in fitting
+    assert {row.method for row in rows} == {MODEL} | fitting
     keyed = {row.method for row in rows if "keyed" in row.check}
     assert {"plain", "token_recycling", "jacobi", "prompt_lookup"} <= keyed
     assert {row.method for row in rows if row.check == "sampling law"} == {"speculative_sampling", "specinfer"}

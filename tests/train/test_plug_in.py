@@ -165,6 +165,13 @@ def test_heads_learn_are_exported_and_draft(trained: Loaded, plug_in: PlugIn, no
     assert drafted.trace.tokens_per_call > 1
 
 
+def test_no_tokens_export_heads_as_they_begin(trained: Loaded, plug_in: PlugIn, no_data: Path, tmp_path: Path):
+    place = run_plug_in(plug_in, no_data, tmp_path / "run", model=trained, tokens=0, log=lambda line: None)
+    heads = open_heads(str(place)).load()
+    assert torch.equal(heads.projections[0].weight, trained.model.get_output_embeddings().weight.bfloat16().float())
+    assert not any(weight.any() for weight in heads.blocks.parameters())
+
+
 def kill_after(lines: int) -> Callable[[str], None]:
     seen: list[str] = []
 

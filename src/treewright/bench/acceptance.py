@@ -70,7 +70,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     add = parser.add_argument
     add("--model", default="default", help="default if left out")
     add("--heads", default="default-medusa", help="trained Medusa heads: a bundled name, a folder or a file")
-    add("--untrained", default=None, metavar="DIR", help="heads before training (`treewright train medusa --tokens 1`)")
+    add("--untrained", default=None, metavar="DIR", help="heads before training (`treewright train medusa --tokens 0`)")
     add(
         "--tokens",
         type=Path,

@@ -17,7 +17,7 @@ def command(
     name: Annotated[str, typer.Argument(help="The recipe, such as default, default-masked, or medusa (heads for --model).")],
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The folder that holds the corpora.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder: checkpoints and tokens.")] = None,
-    tokens: Annotated[int | None, typer.Option("--tokens", min=1, help="Training tokens, instead of the recipe's.")] = None,
+    tokens: Annotated[int | None, typer.Option("--tokens", min=0, help="Training tokens, instead of the recipe's.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint in the run folder.")] = False,
     export: Annotated[Path | None, typer.Option("--export", metavar="DIR", help="Folder of the finished model.")] = None,
     teacher: Annotated[
@@ -39,6 +39,8 @@ def command(
     unused = "--teacher" if plug_in and teacher else "--model" if model and not plug_in else None
     if unused:
         raise InputError(f"{unused} was given with the recipe '{name}', which does not use it; leave it out")
+    if tokens == 0 and plug_in is None:
+        raise InputError(f"--tokens is 0, which leaves nothing of the recipe '{name}'; give an integer >= 1")
     settings: dict[str, Any] = dict(tokens=tokens, resume=resume, export=export)
     settings["log"] = lambda line: console.print(line, soft_wrap=True)
     try:

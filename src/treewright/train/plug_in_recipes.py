@@ -84,7 +84,8 @@ def run_plug_in(
     `data` and on text that the model writes itself; returns the folder it was exported to.
 
     `out` is the run folder (default `~/.cache/treewright/train/<name>`), `export` the folder of the finished plug-in (default
-    `<out>/export`). `tokens` replaces the recipe's budget. The target's weights are read and never changed.
+    `<out>/export`). `tokens` replaces the recipe's budget; 0 exports the
+    plug-in as it begins. The target's weights are read and never changed.
 
     Raises ValueError for a model without a fast tokenizer or an end-of-text token, CorpusError for a missing corpus,
     CheckpointError for `resume` without a checkpoint and the other way round.
@@ -105,11 +106,12 @@ def run_plug_in(
     objective = PlugInObjective(target, plug_in.loss)
     trainer = Trainer(
         module, blocks, plug_in.optimization, folder, seed=plug_in.seed,
-        total=plug_in.tokens if tokens is None else tokens, objective=objective, measure=objective, log=log,
+        total=tokens or plug_in.tokens, objective=objective, measure=objective, log=log,
     )  # fmt: skip
     if resume:
         trainer.resume(tokens)
-    trainer.run()
+    if tokens != 0:
+        trainer.run()
     place = export or folder / "export"
     plug_in.export(module.eval(), target, Finished(loaded.name, trainer.progress, blocks, plug_in.mixture), place)
     return place
