@@ -99,15 +99,15 @@ def test_texts_of_low_repetition_stand_apart(raced: list[dict[str, Any]]) -> Non
 def test_a_sabotaged_method_is_caught(
     model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    honest = sample_then_match.walk
+    honest = sample_then_match.weighted_walk
 
-    def careless(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
+    def careless(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int, list[float]]:
         """Takes the first claim unseen, as a verifier would that forgot to look."""
         first = round.forest.shape.children(row)[0]
         usable = first and round.forest.token[row, first[0]] >= 0 and round.number == 5
-        return ([first[0]], law.draw(row, first[0])[0]) if usable else honest(round, law, row)
+        return ([first[0]], law.draw(row, first[0])[0], [0.0, 0.0]) if usable else honest(round, law, row)
 
-    monkeypatch.setattr(sample_then_match, "walk", careless)
+    monkeypatch.setattr(sample_then_match, "weighted_walk", careless)
     argv = ["--batches", "1", "--temperatures", "0", "--domains", "prose", "--methods", "jacobi"]
     code, found = speed(model_folder, tmp_path, *argv)
     assert code == 1

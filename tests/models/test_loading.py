@@ -68,7 +68,7 @@ def test_eos_ids_come_from_the_generation_config(network):
     [
         (dict(model="no-such-model"), ["no-such-model", "bundled models"]),
         (dict(model="/nowhere/at/all"), ["/nowhere/at/all", "bundled models"]),
-        (dict(model=3), ["int", "transformers causal or masked language model"]),
+        (dict(model=3), ["int", "transformers causal, masked or encoder-decoder language model"]),
         (dict(model=Table(4, seed=0), tokenizer="no-such-tokenizer"), ["no-such-tokenizer"]),
     ],
 )

@@ -10,7 +10,7 @@ import pytest
 
 from treewright.core.errors import InputError
 from treewright.core.roles import Candidate, Scorer
-from treewright.engine.loop import Engine
+from treewright.engine.ledger import Ledger
 from treewright.models.loading import load
 from treewright.models.tables import Table
 from treewright.testing import laws
@@ -65,10 +65,10 @@ def test_without_a_bug_the_same_selector_is_right() -> None:
 def test_first_by_rounds_is_not_first_by_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """An engine that gives rows up as soon as something has ended lets drafts and queues decide."""
 
-    def at_once(engine: Any, ended: Any, going_on: int, length: int) -> bool:
-        return engine.selector.enough([row.to_candidate() for row in ended], going_on)
+    def at_once(ledger: Any, selector: Any, wanted: int, ended: Any, going_on: int, length: int) -> bool:
+        return bool(selector.enough([row.to_candidate() for row in ended], going_on))
 
-    monkeypatch.setattr(Engine, "_is_enough", at_once)
+    monkeypatch.setattr(Ledger, "_is_enough", at_once)
     with pytest.raises(laws.LawBroken, match=r"(drafts|one row at a time): for prompt"):
         laws.selects(*FIRST)
 

@@ -186,7 +186,7 @@ class Engine:
 
     def _new_round(self) -> Round:
         claims = self._parts.claims
-        if self._run.columns is not None and self._parts.bonus:
+        if self._run.columns is not None and (self._parts.bonus or self._text.blank is not None):
             claims = max(1, min(claims, self._run.columns // max(1, len(self._rows))))
         round = Round(
             self._text, self._request, self._sessions, self._randomness, self._memories,

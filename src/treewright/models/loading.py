@@ -115,8 +115,8 @@ def load(
     if network.config.is_encoder_decoder:
         if compile:
             raise ModelError(f"model '{name}' is an encoder-decoder, which has no compiled step; load it without compile")
-        form = Form.of(network.generation_config)
-        return Loaded(name, network, spelled, EncoderDecoderModel(network), form=form)
+        protocol = EncoderDecoderModel(network)
+        return Loaded(name, network, spelled, protocol, form=Form.of(network.generation_config))
     if _is_masked(network):
         return Loaded(name, network, spelled, _masked(name, network, spelled, compile))
     return Loaded(name, network, spelled, CausalModel(network, compile))

@@ -116,7 +116,7 @@ RECIPES: dict[str, Recipe] = {
             name="default-masked",
             summary="a 4 M parameter masked diffusion model of list operations, simple stories and Python",
             architecture=Bidirectional(layers=(0, 1, 4, 5)),
-            tokens=40_000_000,
+            tokens=12_500_000,
             optimization=language_model.Optimization(
                 peak_learning_rate=1e-3, window=Window(76, 64), long_every=0, warm_up_tokens=1_000_000, decay_share=0.2
             ),
@@ -239,6 +239,7 @@ def _begin_masked(
     tokenizer.add_special_tokens({"mask_token": MASK})
     store = _prepare_store(recipe, data, folder, tokenizer)
     model = masked_model.bidirectional(start, shape.layers, tokenizer.mask_token_id)
+    tokenizer.model_max_length = model.config.max_position_embeddings
     _log_sizes(recipe, model.num_parameters(), store, log)
     trainer = masked_model.MaskedTrainer(
         model, tokenizer, store, recipe.optimization, folder, seed=recipe.seed, total=total, log=log
