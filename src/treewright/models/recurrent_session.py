@@ -108,8 +108,10 @@ class RecurrentSession(RecomputeSession):
             self._move_on({row: tokens for row, tokens in steps.items() if len(tokens)}, "score")
 
     def states(self, row: int) -> torch.Tensor:
-        recent, behind = super().states(row), self._behind[row]
-        return recent if behind is None else torch.cat([behind, recent])
+        known = [states for states in (self._behind[row], self._states[row]) if states is not None]
+        if not known and self._opening.hidden:
+            return torch.zeros(0, self._model.capabilities.hidden_size, dtype=self._model.dtype, device=self._model.device)
+        return torch.cat(known) if known else super().states(row)
 
     @torch.inference_mode()
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
