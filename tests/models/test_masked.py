@@ -262,6 +262,17 @@ def test_methods_and_requests_that_do_not_fit_are_refused() -> None:
         generate(model, [[1], [2, 23]], "llada")
 
 
+def test_the_bundled_model_does_its_lists_and_free_dave_follows_in_fewer_calls() -> None:
+    model = load("default-masked", dtype="float32")
+    prompts = [f"List: star bird dog cat\n{what}:" for what in ("Sort the list", "Reverse the list", "Remove item 2")]
+    settings = {"max_new_tokens": 8, "batch_rows": 1}
+    static = generate(model, prompts, "llada", **settings)
+    assert [done.text for done in static] == [" bird cat dog star", " cat dog bird star", " star dog cat"]
+    ours = generate(model, prompts, "free_dave", **settings)
+    assert [done.tokens for done in ours] == [done.tokens for done in static]
+    assert sum(done.trace.model_calls for done in ours) < sum(done.trace.model_calls for done in static) == 24
+
+
 def test_there_is_no_plain_decoding_to_certify_against() -> None:
     with pytest.raises(CapabilityError, match="fills slots in any order"):
         certify(load(random_masked()))
