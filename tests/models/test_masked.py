@@ -174,6 +174,30 @@ def test_a_window_reads_what_it_holds_and_keeps_the_rest_as_it_was() -> None:
     assert not torch.allclose(seen[:, :-1], opened.bare(opened.text.of(0))[2:5, :-1], atol=1e-3)
 
 
+def test_a_window_is_its_definition_layer_by_layer() -> None:
+    """Outside of the window every layer reads the states that the last whole forward had there."""
+    opened = Opened(masked(3), [[3, 4, 5]], reuse=True)
+    opened.session.root()
+    network = opened.model.network
+    with torch.no_grad():
+        stale = network(input_ids=torch.from_numpy(opened.text.of(0).copy())[None], output_hidden_states=True).hidden_states
+        for slot, token in ((3, 7), (5, 2)):
+            opened.text.fill(0, slot, token)
+        opened.session.commit([[]])
+        fresh = network.model.embed_tokens(torch.from_numpy(opened.text.of(0).copy())[None])
+        rotary = network.model.rotary_emb(fresh, torch.arange(fresh.shape[1])[None])
+        for layer, before in zip(network.model.layers, stale, strict=False):
+            mixed = before.clone()
+            mixed[:, 3:6] = fresh[:, 3:6]
+            fresh = layer(mixed, attention_mask=None, position_embeddings=rotary)
+        expected = network.lm_head(network.model.norm(fresh))[0, 3:6, :-1]
+    forest = opened.forest()
+    forest.window = np.array([[3, 6]])
+    seen = opened.session.score(forest).field.logits(0, 0, [3, 4, 5])[:, :-1]
+    assert torch.allclose(seen, expected, atol=1e-12)
+    assert not torch.allclose(seen, opened.bare(opened.text.of(0))[3:6, :-1], atol=1e-3)
+
+
 def test_only_what_is_reused_is_kept() -> None:
     exact, reusing = Opened(masked()), Opened(masked(), reuse=True)
     exact.session.root(), reusing.session.root()
@@ -260,6 +284,17 @@ def test_methods_and_requests_that_do_not_fit_are_refused() -> None:
         generate(model, [1], "llada", logprobs=True)
     with pytest.raises(InputError, match="prompt 1 holds the mask token 23"):
         generate(model, [[1], [2, 23]], "llada")
+
+
+def test_the_bundled_model_does_its_lists_and_free_dave_follows_in_fewer_calls() -> None:
+    model = load("default-masked", dtype="float32")
+    prompts = [f"List: star bird dog cat\n{what}:" for what in ("Sort the list", "Reverse the list", "Remove item 2")]
+    settings = {"max_new_tokens": 8, "batch_rows": 1}
+    static = generate(model, prompts, "llada", **settings)
+    assert [done.text for done in static] == [" bird cat dog star", " cat dog bird star", " star dog cat"]
+    ours = generate(model, prompts, "free_dave", **settings)
+    assert [done.tokens for done in ours] == [done.tokens for done in static]
+    assert sum(done.trace.model_calls for done in ours) < sum(done.trace.model_calls for done in static) == 24
 
 
 def test_there_is_no_plain_decoding_to_certify_against() -> None:
