@@ -22,12 +22,13 @@ STORY := Once upon a time there was a little girl named Lily. One day
 CODE := def read_lines(path):\n    """Return the lines of a text file."""\n
 SQL := -- Show the name and age of every singer older than 30\nSELECT
 
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test lint page clean
 
 help:
 	@echo "make demo    set up .venv, then decode three prompts with several methods, beside transformers"
 	@echo "make test    set up .venv, then run the default tests"
-	@echo "make lint    check style and types"
+	@echo "make lint    check style, types and the page of methods"
+	@echo "make page    write docs/methods.md from the method files"
 	@echo "make clean   remove .venv and out"
 
 setup: $(INSTALLED)
@@ -56,6 +57,10 @@ lint: $(INSTALLED)
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy
+	$(BIN)/treewright methods --markdown | diff docs/methods.md - || { echo "run make page" >&2; exit 1; }
+
+page: $(INSTALLED)
+	$(BIN)/treewright methods --markdown > docs/methods.md
 
 clean:
 	rm -rf $(VENV) $(OUT)

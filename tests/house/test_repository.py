@@ -73,6 +73,8 @@ def test_licence_is_named_once(root):
     assert "Apache License" in (root / "LICENSE").read_text(encoding="utf-8")
 
 
-def test_the_page_of_methods_is_current(root):
+def test_the_page_of_methods_holds_nothing_stale(root):
+    """A method that is not on the page yet is for `make lint` to say, so that adding one takes two files."""
     written = (root / "docs/methods.md").read_text(encoding="utf-8")
-    assert written == catalogue(methods()), "run `treewright methods --markdown > docs/methods.md`"
+    listed = [card for card in methods() if f"### `{card.name}`\n" in written]
+    assert listed and written == catalogue(listed), "run `make page`"

@@ -9,7 +9,7 @@ from treewright.core.card import Card
 
 HEAD = """# Methods
 
-Written by `treewright methods --markdown > docs/methods.md` from what each method file says of itself; a test keeps it current.
+Written by `treewright methods --markdown > docs/methods.md` from what each method file says of itself; `make lint` keeps it current.
 Names joined by `+` decode together where their seats in the round do not collide.
 """
 
