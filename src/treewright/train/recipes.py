@@ -133,7 +133,7 @@ LIST_RECIPES: dict[str, ListRecipe] = {
         ListRecipe(
             name="default-seq2seq",
             summary="a 1 M parameter encoder-decoder that copies, reverses, sorts and picks words of a list",
-            tokens=700_000,
+            tokens=2_000_000,
         ),
     )
 }
