@@ -132,7 +132,7 @@ LIST_RECIPES: dict[str, ListRecipe] = {
     for recipe in (
         ListRecipe(
             name="default-seq2seq",
-            summary="a 1 M parameter encoder-decoder that copies, reverses, sorts and picks words of a list",
+            summary="a 1.3 M parameter encoder-decoder that copies, reverses, sorts and picks words of a list",
             tokens=2_000_000,
         ),
     )
