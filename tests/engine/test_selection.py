@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pytest
 
+import treewright as tw
 from treewright.core.request import Sampling
 from treewright.core.roles import Candidate, Parts, Scorer
 from treewright.core.trace import Call
@@ -102,3 +103,23 @@ def test_an_account_spans_from_the_first_entry_to_the_last_end():
     account.add(Row(0, 0, None, tokens=[1], first_call=1, started=6.0), calls, 10.0, beside=False)
     account.add(Row(0, 2, None, tokens=[1, 2, 3], first_call=1, started=6.0), calls, 10.0, beside=True)
     assert (len(account.calls), account.seconds, account.tokens, account.given_up) == (4, 4.0, 3, 1)
+
+
+def test_what_never_began_is_no_candidate():
+    """A sample that a spent budget kept out has probability 1 and no token; it must not win."""
+    settings = {"temperature": 1.0, "max_new_tokens": 6, "batch_rows": 1, "budget": {"model_calls": 3}}
+    result = tw.generate(Table(4, 1), [1], "best_of_n", {"by": "likelihood", "candidates": 3}, **settings)
+    assert result.finish_reason == "budget" and len(result.tokens) == 3
+    assert result.trace.notes["selection"]["order"] == [0]
+
+
+def test_evidence_is_of_rows_that_began():
+    def positive(tokens):
+        return 0 not in tokens
+
+    settings = {"temperature": 1.0, "max_new_tokens": 4, "n": 8, "constraint": tw.check(positive, reads="tokens")}
+    table = Table(4, 1)
+    cut = tw.generate(table, [1], "awrs", **settings, batch_rows=2, budget={"model_calls": 4})
+    began = [sample.log_weight for sample in cut.samples if sample.tokens]
+    assert 0 < len(began) < 8 and min(began) < 0
+    assert cut.log_evidence == pytest.approx(np.log(np.mean(np.exp(began))))

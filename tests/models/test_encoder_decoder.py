@@ -355,3 +355,18 @@ def test_a_constraint_holds_behind_the_fixed_first_token(method):
     result = tw.generate(with_tokenizer(), "Which one?", method, constraint=choice, max_new_tokens=16)
     assert result.tokens[0] == 1 and result.finish_reason == "stop"
     assert result.text in ("the red ball", "a blue boat")
+
+
+def test_medusa_drafts_from_the_decoders_own_states():
+    """Its states begin at the decoder's start and not at the prompt, so equal tokens alone would not show that it drafts."""
+    results = tw.generate(
+        loaded("bart"), [list(range(5, 13)), [7, 8]], "medusa", {"heads": "random", "nodes": 4}, max_new_tokens=8, ignore_eos=True
+    )
+    for result in results:
+        assert any(token >= 0 for token in result.trace.steps[1].token[1:])
+
+
+def test_the_bundled_one_does_what_it_was_trained_for():
+    answers = tw.generate("default-seq2seq", ["reverse: cat dog sun", "marked: cat * dog * sun"], "prompt_lookup")
+    assert [answer.text for answer in answers] == [" sun dog cat", " dog sun"]
+    assert {answer.finish_reason for answer in answers} == {"stop"}

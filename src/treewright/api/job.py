@@ -19,6 +19,7 @@ from treewright.core.request import Request
 from treewright.core.result import Result
 from treewright.core.roles import Constraint, Parts, Scorer
 from treewright.engine.detokenize import Decode
+from treewright.engine.law import check_draws
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
 from treewright.models.loading import Form, Loaded
@@ -42,15 +43,19 @@ class Job:
     scorers: dict[str, Scorer] = dataclasses.field(default_factory=dict)
 
     def parts(self) -> Parts:
-        """Fresh roles of the recipe, and the constraints of the request and of the model's own form."""
-        parts = build_parts(self.recipe).join(Parts(constrain=self._constraints()))
+        """Fresh roles of the recipe, the constraints of the request and the model's own form."""
+        asked, form = () if self.compiled is None else self.compiled.parts(), self.target.form
+        if form != Form() and form.first is not None:
+            asked = tuple(BehindFirst(one, self.target.protocol.capabilities.vocabulary) for one in asked)
+        parts = build_parts(self.recipe).join(Parts(constrain=asked, form=self._form()))
         for fits in parts.fits:
             fits(self.target.protocol.capabilities)
         return parts
 
     def check(self) -> Parts:
-        """Fresh roles, once it is sure that they can choose what the request asks for. Raises InputError."""
+        """Fresh roles, once it is sure that they can do what the request asks for. Raises InputError."""
         parts, request = self.parts(), self.request
+        check_draws(parts, request)
         if parts.select is None:
             return parts
         if request.samples > parts.candidates:
@@ -67,20 +72,19 @@ class Job:
             raise InputError(f"{self.recipe} compares texts but model '{self.target.name}' has no tokenizer; give one to load()")
         return parts
 
-    def _constraints(self) -> tuple[Constraint, ...]:
-        """The model's form, and what the request asks for behind it. A text of a grammar ends where the grammar lets it, and
-        one that must not end early (ignore_eos, or min_new_tokens of the full length) does not: there no last token is fixed."""
+    def _form(self) -> tuple[Constraint, ...]:
+        """What the model asks of every text. A text of a constraint ends where that lets it, and one that must not end early
+        (ignore_eos, or min_new_tokens of the full length) does not: there no last token is fixed."""
         has, request, form = self.target.protocol.capabilities, self.request, self.target.form
-        asked = () if self.compiled is None else self.compiled.parts()
-        found: list[Constraint] = []
-        if form != Form():
-            room = request.max_new_tokens if has.max_length is None else has.max_length - len(has.own_text(()))
-            length = min(request.max_new_tokens, room)
-            may_end = not (asked or request.ignore_eos or request.min_new_tokens >= length)
-            last, start = form.last if may_end else None, has.own_text(())
-            found.append(FixedTokens(has.vocabulary, form.first, last, form.banned, start, length))
-        found += asked if form.first is None else [BehindFirst(one, has.vocabulary) for one in asked]
-        return tuple(found)
+        if form == Form():
+            return ()
+        start = has.own_text(())
+        room = request.max_new_tokens if has.max_length is None else has.max_length - len(start)
+        length = min(request.max_new_tokens, room)
+        may_end = not (request.ignore_eos or request.min_new_tokens >= length)
+        asked = request.constraints or (None,) * len(request.prompts)
+        last = [form.last if may_end and one is None else None for one in asked]
+        return (FixedTokens(has.vocabulary, form.first, last, form.banned, start, length),)
 
     def engine(self, listener: Listener | None = None, extra: Parts | None = None) -> Engine:
         """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""
@@ -112,7 +116,7 @@ class Job:
     def _result(self, engine: Engine, prompt: int) -> Result:
         rows = engine.ledger.ended(prompt)
         notes = {}
-        evidence = log_mean(np.array([row.log_weight for row in rows])) if engine.weighted else None
+        evidence = self._evidence(engine, prompt)
         if engine.selector is not None:
             candidates = [row.to_candidate(self._text(row)) for row in rows]
             rows = [rows[index] for index in engine.selector.select(self._spell(prompt), candidates, self.scorers)]
@@ -130,6 +134,13 @@ class Job:
         return Result(
             first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace, evidence
         )  # fmt: skip
+
+    def _evidence(self, engine: Engine, prompt: int) -> float | None:
+        """The log mean weight of the rows that began; None where draws weigh nothing, or rows were given up by what they say."""
+        weights = [row.log_weight for row in engine.ledger.ended(prompt) if row.steps]
+        if not engine.weighted or not weights or engine.ledger.accounts[prompt].given_up:
+            return None
+        return log_mean(np.array(weights))
 
     def _spell(self, prompt: int) -> str:
         decode = self._decode()

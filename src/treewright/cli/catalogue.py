@@ -9,8 +9,8 @@ from treewright.core.card import Card
 
 HEAD = """# Methods
 
-Written by `treewright methods --markdown > docs/methods.md` from what each method file says of itself; `make lint` keeps it current.
-Names joined by `+` decode together where their seats in the round do not collide.
+Written by `treewright methods --markdown > docs/methods.md` from what each method file says of itself; `make lint` keeps
+it current. Names joined by `+` decode together where their seats in the round do not collide.
 """
 
 

@@ -85,7 +85,10 @@ def read_card(path: Path, family: str) -> Card:
             options = _read_options(node)
     if literal is None or set(literal) - set(OPTIONAL) != set(FIELDS):
         found = "no CARD" if literal is None else f"fields {', '.join(sorted(literal))}"
-        raise InputError(f"method file {path} has {found}; its literal CARD must have exactly: {', '.join(FIELDS)}")
+        raise InputError(
+            f"method file {path} has {found}; its literal CARD must have {', '.join(FIELDS)}, and may have "
+            f"{' and '.join(OPTIONAL)}"
+        )
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
     lists = ("aliases", "roles", "models", "needs", "claims")
     sequences = {name: tuple(literal.get(name, ())) for name in lists}

@@ -308,7 +308,9 @@ class Parts:
     token a row may have, for searches that keep all they asked alive within a round; no limit of the machine lowers them.
     `probabilities`: the verifier asks for whole laws and not only for draws. `weighted`: draws carry the mass that constraints
     leave of the free law, and are drawn from what they leave of it *after* top-k and the other warpers. `fits`: asked about
-    the target before the first forward; they raise CapabilityError where trained weights are for another model.
+    the target before the first forward; they raise CapabilityError where trained weights are for another model. `form`: what
+    the model itself asks of every text, a part of its law and never a weight. `whole_laws`: the verifier reads whole laws at
+    temperature 0 as well. `greedy`: True for what works only at temperature 0, False for what works only above.
     """
 
     propose: Proposer | None = None
@@ -316,6 +318,7 @@ class Parts:
     observe: tuple[Observer, ...] = ()
     steer: tuple[Steering, ...] = ()
     constrain: tuple[Constraint, ...] = ()
+    form: tuple[Constraint, ...] = ()
     control: Controller | None = None
     draw: Sampler | None = None
     select: Selector | None = None
@@ -331,6 +334,8 @@ class Parts:
     layers: bool = False
     probabilities: bool = False
     weighted: bool = False
+    whole_laws: bool = False
+    greedy: bool | None = None
     reuse: bool = False
     fits: tuple[Callable[[Capabilities], None], ...] = ()
 
@@ -342,6 +347,7 @@ class Parts:
             observe=self.observe + other.observe,
             steer=self.steer + other.steer,
             constrain=self.constrain + other.constrain,
+            form=self.form + other.form,
             control=self.control or other.control,
             draw=self.draw or other.draw,
             select=self.select or other.select,
@@ -357,6 +363,8 @@ class Parts:
             layers=self.layers or other.layers,
             probabilities=self.probabilities or other.probabilities,
             weighted=self.weighted or other.weighted,
+            whole_laws=self.whole_laws or other.whole_laws,
+            greedy=other.greedy if self.greedy is None else self.greedy,
             reuse=self.reuse or other.reuse,
             fits=self.fits + other.fits,
         )

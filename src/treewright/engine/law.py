@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from treewright.core.answers import Answers
-from treewright.core.errors import CompositionError
+from treewright.core.errors import CompositionError, InputError
 from treewright.core.exits import Others
 from treewright.core.randomness import DRAW
 from treewright.core.request import Request
@@ -21,10 +21,14 @@ WHOLE_LAWS = (
 
 
 def check_draws(parts: Parts, request: Request) -> None:
-    """Raises CompositionError for parts whose verifier cannot live with the way tokens are drawn."""
+    """Raises InputError for a temperature that the parts do not work at, CompositionError for a verifier that cannot live with
+    the way tokens are drawn."""
+    if parts.greedy is not None and parts.greedy != request.sampling.greedy:
+        wanted = "is deterministic; leave temperature at 0" if parts.greedy else "draws; give a temperature > 0, such as 1"
+        raise InputError(f"temperature is {request.sampling.temperature:g} and this method {wanted}")
     if parts.draw is None or not parts.constrain:
         return
-    if parts.probabilities and not request.sampling.greedy:
+    if parts.whole_laws or (parts.probabilities and not request.sampling.greedy):
         raise CompositionError(WHOLE_LAWS)
     if parts.weighted and not parts.draw.weighs:
         raise CompositionError(
@@ -49,7 +53,7 @@ class PulledLaw:
         self.greedy = request.sampling.greedy
         self._sampling = request.sampling
         self._early_end = list(request.ends) if request.min_new_tokens else []
-        touched = parts.steer or parts.constrain or self._early_end or request.sampling.history
+        touched = parts.steer or parts.constrain or parts.form or self._early_end or request.sampling.history
         self._plain = not (touched or request.sampling.logit_bias)
         self._checked = bool(parts.constrain) and parts.draw is not None
         self._weighted = bool(parts.constrain) and parts.weighted and not self.greedy
@@ -92,6 +96,8 @@ class PulledLaw:
         key, target = self._round.keys[row], self._answers["target"].row(row, column)
         if len(prefix) - prompt < self._round.request.min_new_tokens:
             allowed[self._early_end] = False
+        for rule in self._parts.form:
+            allowed = allowed & rule.mask(key, prefix[prompt:])
         # Before steering, so that what steering cuts away (a nucleus, say) is cut among allowed tokens; and after it.
         logits = np.where(allowed, target, -np.inf)
         if not allowed.any():

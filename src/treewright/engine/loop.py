@@ -199,8 +199,10 @@ class Engine:
 
     def _at_frontier(self, round: Round, law: TargetLaw) -> TargetLaw:
         """The law, once the models that make it have answered at the frontier."""
+        before = self._target_calls
         for name in ("target", *self._steering_models):
             round.answers[name] = self._sessions[name].root()
+        self._asked += self._target_calls - before
         return law
 
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
@@ -370,10 +372,14 @@ class Engine:
         return budget.seconds is not None and self._run.clock() - self._started >= budget.seconds
 
     def _give_up_waiting(self, reason: FinishReason) -> None:
-        """Ends the samples that never got a row."""
+        """Ends the samples that never got a row. Where something is chosen among others, what never began is not, unless
+        nothing of its prompt began."""
         now = self._run.clock() if self._waiting else 0.0
+        began = {row.prompt for row in self._rows} if self._parts.select is not None else set()
         while self._waiting:
             prompt, sample = self._waiting.popleft()
+            if prompt in began or (self._parts.select is not None and self.ledger.ended(prompt)):
+                continue
             row = Row(prompt, sample, None, finish=reason, first_call=len(self._calls), started=now)
             if self._run.listener is not None and reason == "budget":
                 self._tell(row)

@@ -33,7 +33,6 @@ def power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
-Outputs = tuple[torch.Tensor, torch.Tensor | None]
 """Logits [R, B, V], and last hidden states [R, B, H] if they were asked for."""
 
 

@@ -24,6 +24,9 @@ from treewright.models.states import Copies, StateLayout, States
 
 CHUNK = 512
 LAG = 16
+CACHES = 4
+"""Forwards of a round whose states are held; a search that asks often reads what it accepts again."""
+
 STEP = 8
 """The memory moves by multiples of this many tokens, so that rows of different lag move in the same forward."""
 
@@ -95,6 +98,8 @@ class RecurrentSession(RecomputeSession):
         sequences = [self._sequence(forest, row, path)[self._memory.stored[row] :] for row, path in asked]
         count, span = max(map(len, sequences)), self._memory.span(rows)
         answers, cache = self._read_on(rows, sequences, "score")
+        if len({id(reached[0]) for reached in self._reached.values()}) >= CACHES:
+            self._reached.clear()
         for place, (row, path) in enumerate(asked):
             if len(sequences[place]) == count:
                 self._reached[row, tuple(path)] = cache, place, span, count

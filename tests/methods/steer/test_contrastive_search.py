@@ -131,7 +131,7 @@ def test_candidates_are_not_cut_to_what_pays(causal, decode):
 
 
 def test_a_temperature_is_refused(decode):
-    with pytest.raises(InputError, match=r"temperature is 0\.7 and contrastive_search is deterministic; leave temperature at 0"):
+    with pytest.raises(InputError, match=r"temperature is 0\.7 and this method is deterministic; leave temperature at 0"):
         decode(Table(4, seed=1), search(), [[1]], sampling=Sampling(0.7))
 
 

@@ -27,7 +27,7 @@ from typing import Literal
 
 import numpy as np
 
-from treewright.core.errors import InputError, require
+from treewright.core.errors import require
 from treewright.core.randomness import SEARCH, Randomness
 from treewright.core.roles import Candidate, Parts, Round, Scorer, TargetLaw, Verdict
 from treewright.ops.weights import effective_number, log_mean, relative, settled
@@ -74,14 +74,12 @@ class Particles:
         self._randomness: Randomness | None = None
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
-        if law.greedy:
-            raise InputError("temperature is 0, where all particles of smc are the same text; give a temperature > 0, such as 1")
         self._randomness = round.randomness
         drawn = [law.draw(row, 0) for row in range(round.rows)]
         tokens = [token for token, _ in drawn]
         gained = np.array([weight for _, weight in drawn])
         left = round.text.remaining() - 1
-        ended = [token in round.request.ends for token in tokens]
+        ended = [token >= 0 and round.would_end(row, [token]) for row, token in enumerate(tokens)]
         if self._config.whole:
             gained[[not end and left[row] == 0 for row, end in enumerate(ended)]] = -np.inf
         weights = np.add(round.log_weight, gained)
@@ -142,4 +140,4 @@ class Particles:
 
 def parts(config: Config) -> Parts:
     particles = Particles(config)
-    return Parts(verify=particles, select=particles, candidates=config.particles, together=True, weighted=True)
+    return Parts(verify=particles, select=particles, candidates=config.particles, together=True, weighted=True, greedy=False)

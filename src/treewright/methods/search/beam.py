@@ -56,4 +56,4 @@ class Config:
 
 def parts(config: Config) -> Parts:
     search = BeamSearch(BeamSettings(config.beams, config.length_penalty, config.early_stopping))
-    return Parts(verify=search, select=search, candidates=config.beams, bonus=True, together=True)
+    return Parts(verify=search, select=search, candidates=config.beams, bonus=True, together=True, whole_laws=True)

@@ -182,4 +182,5 @@ def parts(config: Config) -> Parts:
     search = BestFirst(config)
     return Parts(
         verify=search, select=search, claims=1, claims_per_token=config.beams, candidates=config.beams, slots=1, bonus=False,
+        whole_laws=True,
     )  # fmt: skip

@@ -63,4 +63,4 @@ class Config:
 def parts(config: Config) -> Parts:
     settings = BeamSettings(config.beams, config.length_penalty, config.early_stopping, config.groups, config.strength)
     search = BeamSearch(settings)
-    return Parts(verify=search, select=search, candidates=config.beams, bonus=True, together=True)
+    return Parts(verify=search, select=search, candidates=config.beams, bonus=True, together=True, whole_laws=True)

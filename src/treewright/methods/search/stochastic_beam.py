@@ -141,7 +141,7 @@ class StochasticBeams:
     ) -> None:
         """Gives every runner a slot. One that rests keeps its row's text as it is, its last token left out."""
         written = [
-            Child(c.row, ABSENT if runner.rests else c.token, c.log_probability, c.total)
+            Child(c.row, *((ABSENT, 0.0) if runner.rests else (c.token, c.log_probability)), c.total)
             for runner in arrived for c in (runner.child,)
         ]  # fmt: skip
         slots = place(verdict, rows, written, idle=True)
@@ -184,5 +184,6 @@ def log_weight(log_probability: float, threshold: float) -> float:
 def parts(config: Config) -> Parts:
     search = StochasticBeams()
     return Parts(
-        verify=search, select=search, candidates=config.beams, slots=config.beams + 1, bonus=True, together=True
+        verify=search, select=search, candidates=config.beams, slots=config.beams + 1, bonus=True, together=True,
+        whole_laws=True,
     )  # fmt: skip

@@ -123,8 +123,10 @@ class MedusaTree:
 
 def predicting_state(round: Round, row: int) -> torch.Tensor | None:
     """The target's last hidden state [H] that predicted the frontier of a row; None where the target has not read so far."""
-    states, before = round.sessions["target"].states(row), int(round.text.length[row]) - 2
-    return states[before] if 0 <= before < len(states) else None
+    session = round.sessions["target"]
+    # From the end: the session's own prompt may be longer or shorter than the engine's.
+    states, ahead = session.states(row), int(session.seen[row]) - int(round.text.length[row]) + 1
+    return states[-1 - ahead] if 0 <= ahead < len(states) else None
 
 
 def parts(config: Config) -> Parts:

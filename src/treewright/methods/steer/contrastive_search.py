@@ -63,9 +63,6 @@ class ContrastiveSearch:
         self._config = config
 
     def propose(self, round: Round) -> None:
-        temperature = round.request.sampling.temperature
-        if temperature > 0:
-            raise InputError(f"temperature is {temperature} and contrastive_search is deterministic; leave temperature at 0")
         count = min(self._config.k, round.vocabulary)
         if round.claims <= count:
             raise InputError(
@@ -113,4 +110,4 @@ def unit(states: torch.Tensor) -> torch.Tensor:
 
 def parts(config: Config) -> Parts:
     search = ContrastiveSearch(config)
-    return Parts(propose=search, verify=search, claims=config.k + 1, hidden=True, bonus=False)
+    return Parts(propose=search, verify=search, claims=config.k + 1, hidden=True, bonus=False, whole_laws=True, greedy=True)

@@ -8,13 +8,15 @@ with probability R[x]. If none is accepted the token is drawn from R. (Leviathan
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from treewright.core.claims import ABSENT, Law
 from treewright.core.randomness import DRAW
 from treewright.core.roles import Round, TargetLaw, Verdict
 from treewright.ops.residual import acceptance, after_rejection
-from treewright.parts.verify.sample_then_match import walk
+from treewright.parts.verify.sample_then_match import weighted_walk
 
 
 class Rejection:
@@ -23,10 +25,12 @@ class Rejection:
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         paths, extra = [], []
         for row in range(round.rows):
-            path, token = walk(round, law, row) if law.greedy else self._walk(round, law, row)
+            path, token = weighted_walk(round, law, row)[:2] if law.greedy else self._walk(round, law, row)
             paths.append(path)
             extra.append(token)
-        return Verdict(paths, extra, finished=[token < 0 for token in extra])
+        ended = [token < 0 for token in extra]
+        weights = [[0.0] * len(path) + [-math.inf if end else 0.0] for path, end in zip(paths, ended, strict=True)]
+        return Verdict(paths, extra, log_weight=weights, finished=ended)
 
     def _walk(self, round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
         children = round.forest.shape.children(row)

@@ -23,12 +23,6 @@ class SampleThenMatch:
         return Verdict(paths, extra, log_weight=log_weight, finished=[token < 0 for token in extra])
 
 
-def walk(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
-    """Accepted columns of one row and the token after them (-1 at a dead end)."""
-    path, token, _ = weighted_walk(round, law, row)
-    return path, token
-
-
 def weighted_walk(round: Round, law: TargetLaw, row: int) -> tuple[list[int], int, list[float]]:
     """Accepted columns of one row, the token after them (-1 at a dead end), and the log weight of each draw in order."""
     children = round.forest.shape.children(row)
