@@ -45,7 +45,7 @@ def test_a_card_is_read_without_importing_its_file(tmp_path: Path) -> None:
 def test_a_file_without_its_card_is_refused(tmp_path: Path, broken: str, found: str) -> None:
     path = tmp_path / "toy.py"
     path.write_text(broken)
-    with pytest.raises(InputError, match=f"{found}; its literal CARD must have exactly: title"):
+    with pytest.raises(InputError, match=f"{found}; its literal CARD must have title"):
         read_card(path, "search")
 
 

@@ -60,7 +60,8 @@ def generate(
     (`load_reward`). temperature 0 is greedy. n: samples of each prompt, all in `Result.samples`; of a method that chooses among
     candidates the best n, the best first. budget: stop when its tokens (a row), model_calls or seconds (the run) are spent.
     constraint: of `json_schema`, `regex`, `grammar`, `choice` or `check`, or one for each prompt (None: free); a text that the
-    model itself ended fits it, one cut off begins one that does. batch_rows: rows at once. stream: a transformers streamer.
+    model itself ended fits it, one cut off begins one that does. batch_rows: rows at once (a search's or particles' own stay
+    together). stream: a transformers streamer.
 
     Raises InputError, CapabilityError for a model without what the method needs, CompositionError for methods that do not go
     together. Cost: one prompt reading, then what the method's file says.
