@@ -56,11 +56,12 @@ def generate(
 
     model: what `load` returns, or anything `load` takes; an encoder-decoder's encoder reads the prompts. method: a name, or
     names joined by '+'. options: the methods' own options by name. models: further models by role, such as {"draft":
-    "default-draft"}, and what judges texts: a function f(prompt, text), an object with score(prompt, texts), or a reward model
-    (`load_reward`). stream: a transformers streamer. temperature 0 is greedy. n: samples of each prompt, in `Result.samples`;
-    of a method that chooses the best n, the best first. budget: stop when its tokens (a row), model_calls or seconds (the run) are spent.
-    constraint: of `json_schema`, `regex`, `grammar`, `choice` or `check`, or one for each prompt (None: free); a text that the
-    model itself ended fits it, one cut off begins one that does. batch_rows: rows at once (those of one search always are).
+    "default-draft"}, and what judges texts: a function f(prompt, text), an object with score(prompt, texts), or a reward
+    model (`load_reward`). stream: a transformers streamer. temperature 0 is greedy. n: samples of each prompt, in
+    `Result.samples`; of a method that chooses the best n, the best first. budget: stop when its tokens (a row), model_calls
+    or seconds (the run) are spent. constraint: of `json_schema`, `regex`, `grammar`, `choice` or `check`, or one for each
+    prompt (None: free); a text that the model itself ended fits it, one cut off begins one that does. batch_rows: rows at
+    once (those of one search always are).
 
     Raises InputError, CapabilityError for a model without what the method needs, CompositionError for methods that do not go
     together. Cost: one prompt reading, then what the method's file says.
