@@ -63,8 +63,7 @@ def generate(
     prompt (None: free); a text that the model itself ended fits it, one cut off begins one that does. batch_rows: rows at
     once (those of one search always are).
 
-    Raises InputError, CapabilityError for a model without what the method needs, CompositionError for methods that do not go
-    together. Cost: one prompt reading, then what the method's file says.
+    Raises InputError, CapabilityError, CompositionError. Cost: one prompt reading, then what the method's file says.
     """
     many = is_many(prompts)
     batch: list[Any] = list(prompts) if many else [prompts]
