@@ -108,3 +108,12 @@ def test_compare_takes_a_constraint_and_peers_do_not(run, refused, model, schema
     assert rows[1]["model_calls"] < rows[0]["model_calls"]
     message = refused(*arguments, "--regex", "a+", "--against", "transformers")
     assert "transformers" in message and "constraint" in message
+
+
+def test_a_check_sees_the_text_that_comes_out(model):
+    """Half a character at the end is one character of the text, which the check is asked about."""
+    loaded = tw.load("default")
+    for seed in range(6):
+        settings = {"temperature": 1.0, "max_new_tokens": 30, "seed": seed}
+        result = tw.generate(loaded, "Once upon a time", "awrs", constraint=tw.check(lambda text: len(text) < 6), **settings)
+        assert result.finish_reason != "stop" or len(result.text) < 6

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 import treewright as tw
+from treewright.core.errors import InputError
 
 PROMPTS = ["Once upon a time", "3 + 4 =", "abcabcab"]
 SETTINGS: dict[str, Any] = dict(max_new_tokens=14, temperature=1.0, seed=5)
@@ -146,3 +147,8 @@ def test_transformers_generate_has_no_place_for_it():
 def test_show_says_when_a_judge_is_needed(run):
     assert "reward (where by is 'reward')" in run("show", "best_of_n").out
     assert json.loads(run("show", "best_of_n", "--json").out)["scorers"] == [{"role": "reward", "when": [["by", "reward"]]}]
+
+
+def test_what_a_function_raises_is_said_in_a_sentence(model):
+    with pytest.raises(InputError, match=r"the role .reward. failed on 2 texts.*ZeroDivisionError"):
+        tw.generate(tw.load(model), "a", "best_of_n", {"candidates": 2}, {"reward": lambda prompt, text: 1 / 0}, temperature=1.0)

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from treewright.core.errors import InputError
+from treewright.core.errors import InputError, TreewrightError
 from treewright.core.roles import Scorer
 from treewright.models.loading import Loaded
 from treewright.models.rewards import as_scorer
@@ -33,7 +33,15 @@ class _Checked:
         self._role, self._scorer = role, scorer
 
     def score(self, prompt: str, texts: Sequence[str]) -> list[float]:
-        scores = [float(score) for score in self._scorer.score(prompt, texts)]
+        try:
+            scores = [float(score) for score in self._scorer.score(prompt, texts)]
+        except TreewrightError:
+            raise
+        except Exception as error:  # Whatever a function of the user's may raise.
+            raise InputError(
+                f"the role '{self._role}' failed on {len(texts)} texts, the first {texts[0][:60]!r} ({type(error).__name__}: "
+                f"{error}); give f(prompt, text) that returns a number"
+            ) from error
         if len(scores) != len(texts):
             raise InputError(
                 f"the role '{self._role}' gave {len(scores)} scores for {len(texts)} texts; it must give one for each"

@@ -200,16 +200,17 @@ def _take_turns(contestants: Mapping[str, Callable[[], _Run]], repeats: int) -> 
 def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str | None) -> ComparisonRow:
     first, plain = runs[name][0], runs[PLAIN][0]
     divergence = _judge(task, plain, first)
-    note = ""
+    comparable, note = name in PEERS or _lossless(task, name), ""
     if divergence is not None:
-        note = str(divergence) if divergence.excused or name in PEERS or _lossless(task, name) else OWN_LAW
+        note = str(divergence) if comparable else OWN_LAW
         selection = None if first.trace is None else first.trace.notes.get("selection")
         if selection is not None:
             note = f"chosen among {selection['candidates']} candidates, which is another law than plain decoding's"
         elif task.temperature > 0 and not divergence.excused and note != OWN_LAW:
             note += "; peers and methods that reject draw other tokens from the same law, see certify"
     return ComparisonRow(
-        method=name, text=first.text, tokens=tuple(first.tokens), equal=divergence is None or divergence.excused,
+        method=name, text=first.text, tokens=tuple(first.tokens),
+        equal=divergence is None or (comparable and divergence.excused),
         identical=divergence is None, model_calls=first.model_calls,
         tokens_per_call=len(first.tokens) / max(1, first.model_calls),
         seconds=_median_seconds(runs[name]), ratio_to_plain=_speed(runs[name]) / _speed(runs[PLAIN]),

@@ -53,7 +53,7 @@ class BlackBox:
         if self._ends.intersection(tokens):
             return False
         if token in self._ends:
-            return self._asked[check.complete or check.function](self._read(check, tokens))
+            return self._asked[check.complete or check.function](self._read(check, tokens, ended=True))
         if check.reads != "tokens" and not self._spells(token):
             return False
         return self._asked[check.function](self._read(check, [*tokens, token]))
@@ -63,13 +63,14 @@ class BlackBox:
         assert self._vocabulary is not None
         return not self._vocabulary.is_special_token(token) and bool(self._vocabulary.decode_bytes([token]))
 
-    def _read(self, check: Check, tokens: list[int]) -> Hashable:
+    def _read(self, check: Check, tokens: list[int], ended: bool = False) -> Hashable:
         if check.reads == "tokens":
             return tuple(tokens)
         assert self._vocabulary is not None
         spelled = self._vocabulary.decode_bytes(tokens)
-        # Bytes of a character that is not whole yet are held back; the character may still become any of several.
-        return spelled if check.reads == "bytes" else codecs.getincrementaldecoder("utf-8")("replace").decode(spelled)
+        # Bytes of a character that is not whole yet are held back; the character may still become any of several. At the end
+        # they stand as U+FFFD in the text, so the function sees them there.
+        return spelled if check.reads == "bytes" else codecs.getincrementaldecoder("utf-8")("replace").decode(spelled, ended)
 
 
 def _strict(check: Check, function: Callable[[Any], bool]) -> Callable[[Any], bool]:
