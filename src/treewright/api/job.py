@@ -45,7 +45,7 @@ class Job:
     def parts(self) -> Parts:
         """Fresh roles of the recipe, the constraints of the request and the model's own form."""
         asked, form = () if self.compiled is None else self.compiled.parts(), self.target.form
-        if form != Form() and form.first is not None:
+        if form.first is not None:
             asked = tuple(BehindFirst(one, self.target.protocol.capabilities.vocabulary) for one in asked)
         parts = build_parts(self.recipe).join(Parts(constrain=asked, form=self._form()))
         for fits in parts.fits:

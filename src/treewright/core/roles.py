@@ -1,6 +1,6 @@
 """The roles of a round and what passes between them. Minimal to be right: each protocol has one or two methods.
 
-control -> pick -> propose -> score -> verify -> apply -> observe -> commit
+control -> propose -> score -> verify -> apply -> observe -> commit, and in the end select
 """
 
 from __future__ import annotations

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,6 +17,7 @@ from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
 from treewright.models.causal_session import Block, CausalSession
+from treewright.models.clock import settled_time
 from treewright.models.compiled import CompiledStep
 from treewright.models.exit_layers import find_head
 from treewright.models.masks import Masks
@@ -164,7 +164,5 @@ class CausalModel:
         return Memory(self.layout, rows, scratch, slots)
 
     def timed(self) -> float:
-        """A clock that waits for the device, so that seconds in the model are the model's."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        """`settled_time` of the model's device."""
+        return settled_time(self.device)

@@ -6,7 +6,6 @@ keys and values are computed once for a prompt, with the model's own projections
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,6 +21,7 @@ from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
 from treewright.models.causal import FULL
 from treewright.models.causal_session import Block
+from treewright.models.clock import settled_time
 from treewright.models.compiled import CompiledStep
 from treewright.models.cross_memory import CrossMemory
 from treewright.models.encoder_decoder_session import EncoderDecoderSession
@@ -136,10 +136,8 @@ class EncoderDecoderModel:
         return CrossMemory(self._layout, self._cross, rows, scratch, slots)
 
     def timed(self) -> float:
-        """A clock that waits for the device, so that seconds in the model are the model's."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        """`settled_time` of the model's device."""
+        return settled_time(self.device)
 
 
 def decoder_start(model: PreTrainedModel) -> tuple[int, ...]:

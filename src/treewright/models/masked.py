@@ -8,7 +8,6 @@ that predicts at masked positions will do, also one with code of its own that is
 from __future__ import annotations
 
 import inspect
-import time
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from transformers import Cache
 from treewright.core.errors import CapabilityError, ModelError
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
+from treewright.models.clock import settled_time
 from treewright.models.masked_session import MaskedSession
 from treewright.models.memory import Probe
 
@@ -99,7 +99,5 @@ class MaskedModel:
         return output if isinstance(output, torch.Tensor) else output.logits
 
     def timed(self) -> float:
-        """A clock that waits for the device, so that seconds in the model are the model's."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        """`settled_time` of the model's device."""
+        return settled_time(self.device)

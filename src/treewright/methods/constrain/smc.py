@@ -31,6 +31,7 @@ from treewright.core.errors import require
 from treewright.core.randomness import SEARCH, Randomness
 from treewright.core.roles import Candidate, Parts, Round, Scorer, TargetLaw, Verdict
 from treewright.ops.weights import effective_number, log_mean, relative, settled
+from treewright.parts.select.ranking import AllEnd
 
 CARD = {
     "title": "Sequential Monte Carlo Steering of Large Language Models using Probabilistic Programs",
@@ -66,7 +67,7 @@ class Config:
         require(0 <= self.threshold <= 1, "threshold", self.threshold, "a number from 0 to 1")
 
 
-class Particles:
+class Particles(AllEnd):
     """Verifier of one token for each particle and round, and selector of the particle that is returned."""
 
     def __init__(self, config: Config) -> None:
@@ -118,9 +119,6 @@ class Particles:
             comb = np.arange(len(rows)) + (cuts[piece] + cuts[piece + 1]) / 2
             sources = np.minimum(np.searchsorted(ends, comb, side="right"), np.flatnonzero(weights)[-1]).tolist()
         return [rows[source] for source in settled(sources)]
-
-    def enough(self, finished: Sequence[Candidate], running: int) -> bool:
-        return False
 
     def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
         weights = relative(np.array([candidate.log_weight for candidate in candidates]))

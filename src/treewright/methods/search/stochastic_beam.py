@@ -33,6 +33,7 @@ from treewright.core.randomness import SEARCH
 from treewright.core.roles import Candidate, Completion, Parts, Round, Scorer, TargetLaw, Verdict
 from treewright.parts.search.beams import Child, die, drop, open_verdict, place, rows_by_prompt
 from treewright.parts.search.hypotheses import log_law, room
+from treewright.parts.select.ranking import AllEnd
 
 CARD = {
     "title": "Stochastic Beams and Where to Find Them: The Gumbel-Top-k Trick for Sampling Sequences Without Replacement",
@@ -76,7 +77,7 @@ class Race:
     threshold: float = math.inf
 
 
-class StochasticBeams:
+class StochasticBeams(AllEnd):
     """Verifier and selector."""
 
     def __init__(self) -> None:
@@ -155,10 +156,6 @@ class StochasticBeams:
             child = runner.child
             weight = log_weight(child.total, threshold) if runner.arrival < threshold else -math.inf
             verdict.completed.append(Completion(child.row, [], child.token, weight - round.log_weight[child.row]))
-
-    def enough(self, finished: Sequence[Candidate], running: int) -> bool:
-        """Never: the search ends its rows itself."""
-        return False
 
     def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
         """All that weigh something, in the order they arrived in; the first where none does."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import numpy as np
 
 from treewright.core.roles import Candidate, Round, Scorer, TargetLaw
+from treewright.parts.select.ranking import AllEnd
 
 FINISHED, CUT, DEAD = range(3)
 RANK = {"stop": FINISHED, "length": FINISHED, "budget": CUT, "cancelled": CUT, "dead_end": DEAD}
@@ -61,16 +62,12 @@ def normalised(log_probability: float, length: int, penalty: float) -> float:
     return log_probability / max(1, length) ** penalty
 
 
-class BestScore:
+class BestScore(AllEnd):
     """Ranks candidates by their normalised score, of each group of `width` slots the best `width`. What a budget cut off comes
     after what is finished; a text that stands there already is left out, and a dead end where there is anything else."""
 
     def __init__(self, length_penalty: float, width: int) -> None:
         self._length_penalty, self._width = length_penalty, width
-
-    def enough(self, finished: Sequence[Candidate], running: int) -> bool:
-        """Never: a search ends its rows itself."""
-        return False
 
     def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
         order = sorted(range(len(candidates)), key=lambda index: self._key(candidates[index]))

@@ -9,7 +9,7 @@ from treewright.core.roles import Candidate
 
 
 class AllEnd:
-    """For selectors that wait for every candidate."""
+    """For selectors that wait for every candidate, and searches that end their rows themselves."""
 
     def enough(self, ended: Sequence[Candidate], running: int) -> bool:
         return False
