@@ -1,4 +1,5 @@
-"""What every test may use: a quiet offline transformers, one thread, and one way to run a method through the engine."""
+"""What every test may use: a quiet offline transformers, one thread, one way to run a method through the engine, and rounds
+made by hand."""
 
 from __future__ import annotations
 
@@ -69,3 +70,23 @@ def decode() -> Callable[..., Decoded]:
         return Decoded(engine)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def round_of() -> Callable[..., Any]:
+    """round_of(texts, claims): a round over rows that hold these tokens, all of them prompt."""
+    from treewright.core.randomness import Keyed
+    from treewright.core.request import Request
+    from treewright.core.roles import Memories, Round
+    from treewright.core.text import Text
+
+    def make(texts: Sequence[Sequence[int]], claims: int = 64, room: int = 100, vocabulary: int = 1000) -> Any:
+        text = Text(max(map(len, texts)) + room)
+        text.admit([list(tokens) for tokens in texts], [len(tokens) + room for tokens in texts])
+        return Round(
+            text=text, request=Request(prompts=tuple(tuple(tokens) for tokens in texts)), sessions={}, randomness=Keyed(0),
+            memories=Memories({}), keys=[(row, 0) for row in range(len(texts))], draft_law=lambda logits: logits,
+            claims=claims, vocabulary=vocabulary,
+        )  # fmt: skip
+
+    return make

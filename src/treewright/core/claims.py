@@ -47,6 +47,26 @@ class Shape:
         """The shape that holds the frontier alone; one shared object, so that grown shapes are shared too."""
         return _FRONTIER
 
+    @staticmethod
+    def of(parent: np.ndarray) -> Shape:
+        """The topology of `parent` [B, N] built at once: parents stand before their children, column 0 is the frontier,
+        and -1 elsewhere marks an orphan. Cost: log2(depth) products of boolean matrices."""
+        batch, columns = parent.shape
+        if (parent >= np.arange(columns)).any():
+            raise ValueError("a parent must come before its child")
+        # visible = (I + P)^(2^k): each squaring doubles the distance over which a claim sees its ancestors.
+        visible = np.zeros((batch, columns, columns), np.float32)
+        row, column = np.nonzero(parent >= 0)
+        visible[row, column, parent[row, column]] = 1
+        visible[:, np.arange(columns), np.arange(columns)] = 1
+        reached = 0
+        while (total := int(np.count_nonzero(visible))) != reached:
+            reached = total
+            visible = np.minimum(visible @ visible, 1)
+        seen = visible > 0
+        # Orphans stand at depth 1, as if below the frontier that they do not see.
+        return Shape(parent, seen.sum(-1) - seen[:, :, 0], seen)
+
     @property
     def columns(self) -> int:
         return self.parent.shape[1]

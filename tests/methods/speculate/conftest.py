@@ -1,4 +1,4 @@
-"""What the tests of speculative methods share: rounds made by hand, all outcomes of a random run, text of a table."""
+"""What the tests of speculative methods share: all outcomes of a random run, text of a table."""
 
 from __future__ import annotations
 
@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from treewright.core.randomness import Keyed
-from treewright.core.request import Request
-from treewright.core.roles import Memories, Round
-from treewright.core.text import Text
+from treewright.core.roles import Round
 
 
 class Scripted:
@@ -48,22 +45,6 @@ def all_outcomes(run: Callable[[Scripted], Any]) -> Iterator[tuple[float, Any]]:
 @pytest.fixture(scope="session")
 def outcomes() -> Callable[[Callable[[Scripted], Any]], Iterator[tuple[float, Any]]]:
     return all_outcomes
-
-
-@pytest.fixture(scope="session")
-def round_of() -> Callable[..., Round]:
-    """round_of(texts, claims): a round over rows that hold these tokens, all of them prompt."""
-
-    def make(texts: Sequence[Sequence[int]], claims: int = 64, room: int = 100, vocabulary: int = 1000) -> Round:
-        text = Text(max(map(len, texts)) + room)
-        text.admit([list(tokens) for tokens in texts], [len(tokens) + room for tokens in texts])
-        return Round(
-            text=text, request=Request(prompts=tuple(tuple(tokens) for tokens in texts)), sessions={}, randomness=Keyed(0),
-            memories=Memories({}), keys=[(row, 0) for row in range(len(texts))], draft_law=lambda logits: logits,
-            claims=claims, vocabulary=vocabulary,
-        )  # fmt: skip
-
-    return make
 
 
 @pytest.fixture(scope="session")
