@@ -75,9 +75,10 @@ def decode() -> Callable[..., Decoded]:
 @pytest.fixture(scope="session")
 def round_of() -> Callable[..., Any]:
     """round_of(texts, claims): a round over rows that hold these tokens, all of them prompt."""
+    from treewright.core.memories import Memories
     from treewright.core.randomness import Keyed
     from treewright.core.request import Request
-    from treewright.core.roles import Memories, Round
+    from treewright.core.roles import Round
     from treewright.core.text import Text
 
     def make(texts: Sequence[Sequence[int]], claims: int = 64, room: int = 100, vocabulary: int = 1000) -> Any:

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from treewright.core.memories import Memories
 from treewright.core.request import Sampling
-from treewright.core.roles import Memories, Outcome, Parts, Round, TargetLaw, Verdict
+from treewright.core.roles import Outcome, Parts, Round, TargetLaw, Verdict
 from treewright.models.tables import Table
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 

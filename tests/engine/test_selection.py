@@ -9,7 +9,8 @@ import pytest
 
 import treewright as tw
 from treewright.core.request import Sampling
-from treewright.core.roles import Candidate, Parts, Scorer
+from treewright.core.roles import Parts
+from treewright.core.selection import Candidate, Scorer
 from treewright.core.trace import Call
 from treewright.engine.ledger import Account
 from treewright.engine.rows import Row

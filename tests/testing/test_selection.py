@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from treewright.core.errors import InputError
-from treewright.core.roles import Candidate, Scorer
+from treewright.core.selection import Candidate, Scorer
 from treewright.engine.ledger import Ledger
 from treewright.models.loading import load
 from treewright.models.tables import Table

@@ -17,7 +17,8 @@ from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
 from treewright.core.request import Request
 from treewright.core.result import Result
-from treewright.core.roles import Constraint, Parts, Scorer
+from treewright.core.roles import Constraint, Parts
+from treewright.core.selection import Scorer
 from treewright.engine.detokenize import Decode
 from treewright.engine.law import check_draws
 from treewright.engine.loop import Engine, Listener, Run

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from treewright.core.errors import InputError, TreewrightError
-from treewright.core.roles import Scorer
+from treewright.core.selection import Scorer
 from treewright.models.loading import Loaded
 from treewright.models.rewards import as_scorer
 

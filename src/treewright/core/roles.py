@@ -5,56 +5,21 @@ control -> propose -> score -> verify -> apply -> observe -> commit, and in the 
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, TypeVar
+from typing import Protocol
 
 import numpy as np
 
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
 from treewright.core.exits import Others
+from treewright.core.memories import Memories
 from treewright.core.randomness import Randomness
 from treewright.core.request import Request
-from treewright.core.result import FinishReason
+from treewright.core.selection import Selector
 from treewright.core.session import Capabilities, Session
 from treewright.core.text import Text
-
-T = TypeVar("T")
-
-
-class Memories:
-    """What methods learn, kept under a name. Memory of the scope `model` outlives a run and is shared by its rows, so
-    it may steer what is *proposed*, never what is emitted; memory of the scope `row` belongs to one key of randomness and
-    is copied with the row's text on a fork."""
-
-    def __init__(self, lasting: dict[Hashable, Any]) -> None:
-        self._lasting = lasting
-        self._rows: dict[Hashable, dict[Hashable, Any]] = {}
-
-    def model(self, key: Hashable, make: Callable[[], T]) -> T:
-        if key not in self._lasting:
-            self._lasting[key] = make()
-        return self._lasting[key]
-
-    def row(self, row: Hashable, key: Hashable, make: Callable[[], T]) -> T:
-        """What is kept under `key` for the row whose key of randomness is `row`."""
-        own = self._rows.setdefault(row, {})
-        if key not in own:
-            own[key] = make()
-        return own[key]
-
-    def fork(self, rows: Sequence[Hashable], sources: Sequence[Hashable]) -> None:
-        """Row rows[i] continues with a copy of what row sources[i] remembers."""
-        before = {source: self._rows.get(source, {}) for source in sources}
-        for row, source in zip(rows, sources, strict=True):
-            if row != source:
-                self._rows[row] = copy.deepcopy(before[source])
-
-    def forget(self, row: Hashable) -> None:
-        """Drops what is kept for a row that has ended."""
-        self._rows.pop(row, None)
 
 
 @dataclass(slots=True)
@@ -251,48 +216,6 @@ class Controller(Protocol):
     """Says before each round how many claims it may hold."""
 
     def claims(self, round: Round) -> int: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """An ended continuation of prompt number `prompt`, as selection sees it: `sample` in the order of the slots, completions
-    after them. slot: where it ended, or the slot that a completion left. logprob: the sum of the target's own
-    log-probabilities of its tokens, where the part asked for them, else 0."""
-
-    sample: int
-    tokens: list[int]
-    text: str
-    finish_reason: FinishReason
-    log_weight: float = 0.0
-    logprob: float = 0.0
-    slot: int = 0
-    prompt: int = 0
-
-    @property
-    def finished(self) -> bool:
-        """Whether the continuation is whole: the model or a stop ended it, or it has all the tokens that were asked for. What a
-        spent budget, a cancellation or a dead end cut off is not, and is chosen only where nothing else is there."""
-        return self.finish_reason in ("stop", "length")
-
-
-class Scorer(Protocol):
-    """Judges texts: a reward model, a verifier, a function of the user's."""
-
-    def score(self, prompt: str, texts: Sequence[str]) -> Sequence[float]:
-        """One number for each continuation, larger is better."""
-
-
-class Selector(Protocol):
-    """Chooses among the ended continuations of one prompt. Costs no call of the target."""
-
-    def enough(self, ended: Sequence[Candidate], running: int) -> bool:
-        """Asked about each row that goes on: True gives it up, and it is no candidate. Time is counted in tokens: `ended` are the
-        continuations with no more tokens than the row has, and all completions; `running` are the others, the row itself
-        included. So drafts, batching and waiting decide nothing, and where every row gains one token a round this is asked when
-        something ends. As many as the user wants are there already. The candidates' texts are empty here."""
-
-    def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
-        """Indices of candidates, the best first; those that are left out are not returned to the user. At least one."""
 
 
 @dataclass(slots=True)

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from treewright.core.roles import Selector
+from treewright.core.selection import Selector
 from treewright.core.trace import Call, Trace
 from treewright.engine.rows import Row
 

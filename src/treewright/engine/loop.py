@@ -11,10 +11,12 @@ from typing import Any, Protocol
 import numpy as np
 
 from treewright.core.errors import InputError
+from treewright.core.memories import Memories
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.roles import Memories, Outcome, Parts, Round, Selector, TargetLaw, Verdict
+from treewright.core.roles import Outcome, Parts, Round, TargetLaw, Verdict
+from treewright.core.selection import Selector
 from treewright.core.session import Model, Opening, Recorder, Session, check_room
 from treewright.core.text import Text
 from treewright.core.trace import Call, Step, Trace

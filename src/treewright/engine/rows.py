@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from treewright.core.request import Request
 from treewright.core.result import FinishReason, Sample
-from treewright.core.roles import Candidate
+from treewright.core.selection import Candidate
 from treewright.core.trace import Step
 from treewright.engine.detokenize import Decode, TextStream, continuation_text
 

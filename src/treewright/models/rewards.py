@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, PreTrainedModel, Pr
 from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES as CLASSIFIERS
 
 from treewright.core.errors import ContextError, InputError, ModelError, choices
-from treewright.core.roles import Scorer
+from treewright.core.selection import Scorer
 from treewright.models.loading import device_of, dtype_of, tokenizer_of
 
 Reads = Literal["joined", "pair", "continuation", "chat"]

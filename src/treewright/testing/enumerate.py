@@ -20,7 +20,8 @@ import numpy as np
 
 from treewright.core.randomness import ACCEPT, Keyed, Randomness
 from treewright.core.request import Request
-from treewright.core.roles import Candidate, Parts
+from treewright.core.roles import Parts
+from treewright.core.selection import Candidate
 from treewright.core.session import Model
 from treewright.core.trace import Step
 from treewright.engine.loop import Engine, Run

@@ -15,7 +15,7 @@ from typing import Any
 from treewright.core.randomness import Keyed
 from treewright.core.recipe import Recipe
 from treewright.core.request import Request, Sampling
-from treewright.core.roles import Candidate
+from treewright.core.selection import Candidate
 from treewright.engine.loop import Engine
 from treewright.testing.bench import PROMPTS, Bench, Setting, parts_of
 from treewright.testing.definition import next_law

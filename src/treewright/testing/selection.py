@@ -16,7 +16,8 @@ from treewright.core.randomness import Keyed, Randomness
 from treewright.core.recipe import Recipe
 from treewright.core.request import Sampling
 from treewright.core.result import FinishReason
-from treewright.core.roles import Candidate, Parts, Scorer, Selector
+from treewright.core.roles import Parts
+from treewright.core.selection import Candidate, Scorer, Selector
 from treewright.engine.loop import Engine, Run
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing.bench import CLAIMS, PROMPTS, SETTINGS, Bench, Setting, parts_of

@@ -15,7 +15,8 @@ from treewright import laws
 from treewright.core.errors import CompositionError, InputError
 from treewright.core.randomness import Keyed
 from treewright.core.request import Request, Sampling
-from treewright.core.roles import Candidate, Parts, Round, TargetLaw, Verdict
+from treewright.core.roles import Parts, Round, TargetLaw, Verdict
+from treewright.core.selection import Candidate
 from treewright.engine.loop import Engine, Run
 from treewright.methods.constrain.smc import Config, Particles, parts
 from treewright.models.loading import load

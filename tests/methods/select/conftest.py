@@ -11,7 +11,7 @@ from treewright.api import build_parts
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
 from treewright.core.request import Sampling
-from treewright.core.roles import Candidate
+from treewright.core.selection import Candidate
 from treewright.models.loading import Loaded
 from treewright.models.tables import Table
 from treewright.testing.bench import Bench, Setting

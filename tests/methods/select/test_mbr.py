@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import treewright
 from treewright import laws
 from treewright.core.errors import InputError, UnknownOption
-from treewright.core.roles import Candidate
+from treewright.core.selection import Candidate
 from treewright.methods.select import mbr
 from treewright.methods.select.mbr import Config, MinimumBayesRisk, edit_similarity, exact_match, levenshtein, token_f1
 from treewright.models.tables import Table

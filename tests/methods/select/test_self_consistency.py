@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import treewright
 from treewright import laws
 from treewright.core.errors import InputError, UnknownOption
-from treewright.core.roles import Candidate
+from treewright.core.selection import Candidate
 from treewright.methods.select.self_consistency import Config, SelfConsistency
 from treewright.parts.select.votes import LAST_NUMBER, answer_of, compiled
 

@@ -29,7 +29,8 @@ import numpy as np
 
 from treewright.core.errors import require
 from treewright.core.randomness import SEARCH, Randomness
-from treewright.core.roles import Candidate, Parts, Round, Scorer, TargetLaw, Verdict
+from treewright.core.roles import Parts, Round, TargetLaw, Verdict
+from treewright.core.selection import Candidate, Scorer
 from treewright.ops.weights import effective_number, log_mean, relative, settled
 from treewright.parts.select.ranking import AllEnd
 

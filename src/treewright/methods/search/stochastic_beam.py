@@ -30,7 +30,8 @@ import numpy as np
 from treewright.core.claims import ABSENT
 from treewright.core.errors import require
 from treewright.core.randomness import SEARCH
-from treewright.core.roles import Candidate, Completion, Parts, Round, Scorer, TargetLaw, Verdict
+from treewright.core.roles import Completion, Parts, Round, TargetLaw, Verdict
+from treewright.core.selection import Candidate, Scorer
 from treewright.parts.search.beams import Child, die, drop, open_verdict, place, rows_by_prompt
 from treewright.parts.search.hypotheses import log_law, room
 from treewright.parts.select.ranking import AllEnd

@@ -26,7 +26,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from treewright.core.errors import InputError, require
-from treewright.core.roles import Candidate, Parts, Scorer
+from treewright.core.roles import Parts
+from treewright.core.selection import Candidate, Scorer
 from treewright.parts.select.ranking import AllEnd, probability_weights, ranked, whole
 
 CARD = {

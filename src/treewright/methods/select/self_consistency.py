@@ -20,7 +20,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from treewright.core.errors import require
-from treewright.core.roles import Candidate, Parts, Scorer
+from treewright.core.roles import Parts
+from treewright.core.selection import Candidate, Scorer
 from treewright.parts.select.ranking import AllEnd, probability_weights
 from treewright.parts.select.votes import LAST_NUMBER, answer_of, compiled, elect
 

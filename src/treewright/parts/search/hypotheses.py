@@ -12,7 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from treewright.core.roles import Candidate, Round, Scorer, TargetLaw
+from treewright.core.roles import Round, TargetLaw
+from treewright.core.selection import Candidate, Scorer
 from treewright.parts.select.ranking import AllEnd
 
 FINISHED, CUT, DEAD = range(3)

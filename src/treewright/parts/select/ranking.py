@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from treewright.core.roles import Candidate
+from treewright.core.selection import Candidate
 
 
 class AllEnd:

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 
 from treewright.core.errors import InputError
-from treewright.core.roles import Candidate
+from treewright.core.selection import Candidate
 
 LAST_NUMBER = r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d+)(?:\.\d+)?"
 """The default pattern of an answer; the last match counts."""

@@ -1,0 +1,42 @@
+"""What methods remember between rounds and between runs."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+
+class Memories:
+    """What methods learn, kept under a name. Memory of the scope `model` outlives a run and is shared by its rows, so
+    it may steer what is *proposed*, never what is emitted; memory of the scope `row` belongs to one key of randomness and
+    is copied with the row's text on a fork."""
+
+    def __init__(self, lasting: dict[Hashable, Any]) -> None:
+        self._lasting = lasting
+        self._rows: dict[Hashable, dict[Hashable, Any]] = {}
+
+    def model(self, key: Hashable, make: Callable[[], T]) -> T:
+        if key not in self._lasting:
+            self._lasting[key] = make()
+        return self._lasting[key]
+
+    def row(self, row: Hashable, key: Hashable, make: Callable[[], T]) -> T:
+        """What is kept under `key` for the row whose key of randomness is `row`."""
+        own = self._rows.setdefault(row, {})
+        if key not in own:
+            own[key] = make()
+        return own[key]
+
+    def fork(self, rows: Sequence[Hashable], sources: Sequence[Hashable]) -> None:
+        """Row rows[i] continues with a copy of what row sources[i] remembers."""
+        before = {source: self._rows.get(source, {}) for source in sources}
+        for row, source in zip(rows, sources, strict=True):
+            if row != source:
+                self._rows[row] = copy.deepcopy(before[source])
+
+    def forget(self, row: Hashable) -> None:
+        """Drops what is kept for a row that has ended."""
+        self._rows.pop(row, None)
