@@ -32,7 +32,7 @@ def test_a_budget_of_tokens_is_for_each_row(play, drafts: int | None) -> None:
 
 def test_a_budget_of_model_calls_is_for_the_run(play) -> None:
     engine = play(Table(5, seed=1), PROMPTS, max_new_tokens=9, budget=Budget(model_calls=4), batch_rows=2)
-    assert engine._target_calls == 4
+    assert engine._meter.target_calls == 4
     # Samples that still waited never get a row, and end as well.
     assert list(ends(engine).values()) == [("budget", 4), ("budget", 4), ("budget", 0), ("budget", 0), ("budget", 0)]
     assert [engine.traces[prompt, 0].model_calls for prompt in range(5)] == [4, 4, 0, 0, 0]

@@ -56,7 +56,7 @@ def test_more_samples_than_rows_wait_and_join_in_flight(play, batch_rows: int) -
     # No slot stays empty while samples wait, which takes that rows join before the others of the batch have ended.
     total = sum(map(len, tokens_of(queued).values()))
     longest = max(map(len, tokens_of(queued).values()))
-    assert queued._target_calls <= total / batch_rows + longest
+    assert queued._meter.target_calls <= total / batch_rows + longest
 
 
 def test_samples_of_a_prompt_share_its_reading() -> None:

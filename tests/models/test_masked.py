@@ -156,6 +156,37 @@ def test_a_window_over_an_unchanged_canvas_gives_the_whole_forwards_answer(shift
         assert torch.allclose(field.logits(row, 0, slots)[:, :-1], whole.logits(row, 0, slots)[:, :-1], atol=1e-12)
 
 
+def test_an_answer_is_kept_for_the_slots_that_it_is_about_and_no_others() -> None:
+    """The canvas stays as it is; what a window gave is no answer to another window, nor to a whole forward."""
+    opened = Opened(masked(), [[3, 4]], reuse=True)
+    whole = opened.session.root().field.logits(0, 0, opened.slots(0))
+    for window, calls in (([2, 4], 2), ([2, 4], 2), ([4, 6], 3), ([0, 6], 4)):
+        opened.session.commit([[]])
+        forest = opened.forest()
+        forest.window = np.array([window])
+        slots = list(range(max(2, window[0]), window[1]))
+        seen = opened.session.score(forest).field.logits(0, 0, slots)
+        assert torch.allclose(seen[:, :-1], whole[[slot - 2 for slot in slots], :-1], atol=1e-12)
+        assert len(opened.calls) == calls
+
+
+def test_what_a_window_reuses_is_of_the_rows_own_last_whole_forward() -> None:
+    """A claim's answer becomes the row's; its forward kept nothing, so the next whole round must be one."""
+    opened = Opened(masked(), [[3, 4]], reuse=True)
+    opened.session.root()
+    forest = opened.forest()
+    forest.grow([0], np.array([[5]]), slots=np.array([[2]]))
+    opened.session.score(forest)
+    opened.text.fill(0, 2, 5)
+    opened.session.commit([[1]])
+    expected = opened.session.root().field.logits(0, 0, [4, 5])
+    opened.session.commit([[]])
+    forest = opened.forest()
+    forest.window = np.array([[4, 6]])
+    seen = opened.session.score(forest).field.logits(0, 0, [4, 5])
+    assert torch.allclose(seen[:, :-1], expected[:, :-1], atol=1e-12)
+
+
 def test_a_window_reads_what_it_holds_and_keeps_the_rest_as_it_was() -> None:
     """One layer: keys and values are functions of their own slot, so stale ones are those of the old token."""
     network = random_masked()

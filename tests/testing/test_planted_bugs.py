@@ -6,7 +6,7 @@ a rejection", "NaN in padding", "off by one" in positions) are planted in test_p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -18,7 +18,8 @@ from treewright.core.claims import ABSENT, Law
 from treewright.core.roles import Outcome, Round, TargetLaw, Verdict
 from treewright.engine import law as engine_law
 from treewright.engine.law import PulledLaw
-from treewright.engine.loop import Engine
+from treewright.engine.rows import Row
+from treewright.engine.writer import Writer
 from treewright.ops import residual as exact
 from treewright.parts.propose import draft_model
 from treewright.parts.verify import rejection, sample_then_match
@@ -259,16 +260,16 @@ def residual_drawn_with_the_noise_of_the_acceptance(patch: Patch) -> Check:
 
 
 def truncation_after_observe(patch: Patch) -> Check:
-    class Late(Engine):
-        def _apply(self, round: Round, verdict: Verdict) -> Outcome:
-            whole = replace(verdict, paths=[list(path) for path in verdict.paths])
-            tokens = [
-                [int(round.forest.token[row, c]) for c in path] + [verdict.extra[row]] for row, path in enumerate(whole.paths)
-            ]
-            super()._apply(round, verdict)
-            return Outcome(round, whole, tokens)
+    apply = Writer.apply
 
-    return table_law(RECYCLING, engine=Late)
+    def late(self: Writer, round: Round, rows: Sequence[Row], verdict: Verdict, asked: int) -> Outcome:
+        whole = replace(verdict, paths=[list(path) for path in verdict.paths])
+        tokens = [[int(round.forest.token[row, c]) for c in path] + [verdict.extra[row]] for row, path in enumerate(whole.paths)]
+        apply(self, round, rows, verdict, asked)
+        return Outcome(round, whole, tokens)
+
+    patch.setattr(Writer, "apply", late)
+    return table_law(RECYCLING)
 
 
 # --- beside the list: what else a law of this kind must see ---------------------------------------------------------

@@ -15,15 +15,17 @@ from treewright.core.memories import Memories
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.roles import Outcome, Parts, Round, TargetLaw, Verdict
+from treewright.core.roles import Parts, Round, TargetLaw, Verdict
 from treewright.core.selection import Selector
-from treewright.core.session import Model, Opening, Recorder, Session, check_room
+from treewright.core.session import Model, Opening, Session, check_room
 from treewright.core.text import Text
-from treewright.core.trace import Call, Step, Trace
+from treewright.core.trace import Trace
 from treewright.engine.detokenize import Decode, TextStream
-from treewright.engine.law import PulledLaw, check_draws, logprobs
+from treewright.engine.law import PulledLaw, check_draws
 from treewright.engine.ledger import Ledger
-from treewright.engine.rows import Row
+from treewright.engine.meter import Meter
+from treewright.engine.rows import Row, closed_up
+from treewright.engine.writer import Writer
 from treewright.ops.warp import probabilities
 
 
@@ -63,18 +65,16 @@ class Engine:
         self._run, self._request, self._parts = run, request, parts
         self._randomness = run.randomness or Keyed(request.seed)
         self._memories = Memories(run.memories)
-        self._calls: list[Call] = []
-        self._target_calls = 0
-        self._checks: list[int] = []
+        self._meter = Meter(request.budget, run.clock)
         self._rows: list[Row] = []
         self.ledger = Ledger(parts.slots or max(request.samples, parts.candidates))
         slots = self.ledger.slots
         self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(slots))
-        self._started = run.clock()
         self._rounds, self._asked = 0, 1
         self._steering_models = sorted({name for part in parts.steer for name in part.models})
         self._limits = [self._limit(prompt) for prompt in range(len(request.prompts))]
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
+        self._writer = Writer(self._text, request, request.logprobs or parts.logprobs)
         self._claims_kept = parts.claims_per_token * max(
             limit - len(prompt) for limit, prompt in zip(self._limits, request.prompts, strict=True)
         )
@@ -86,7 +86,7 @@ class Engine:
         )  # fmt: skip
         openings = {name: replace(opening, layers=parts.layers and name == "target") for name in run.models}
         self._sessions: dict[str, Session] = {
-            name: model.open(self._text, openings[name], self._recorder(name)) for name, model in run.models.items()
+            name: model.open(self._text, openings[name], self._meter.recorder(name)) for name, model in run.models.items()
         }
 
     def _limit(self, index: int) -> int:
@@ -106,13 +106,6 @@ class Engine:
             if most is not None and (name == "target" or name in self._steering_models):
                 limit = min(limit, most - own + len(prompt))
         return limit
-
-    def _recorder(self, name: str) -> Recorder:
-        def record(kind: str, rows: int, columns: int, seconds: float) -> None:
-            self._calls.append(Call(name, kind, rows, columns, seconds))
-            self._target_calls += name == "target" and kind == "score"
-
-        return record
 
     @property
     def selector(self) -> Selector | None:
@@ -158,7 +151,7 @@ class Engine:
             return
         unique = sorted({prompt for prompt, _ in entering})
         prompts = [list(self._request.prompts[prompt]) for prompt in unique]
-        before, first_call, now = len(self._rows), len(self._calls), self._run.clock()
+        before, first_call, now = len(self._rows), len(self._meter.calls), self._meter.now()
         self._text.admit(prompts, [self._limits[prompt] for prompt in unique])
         for name, session in self._sessions.items():
             session.admit(self._text, [self._prompt_for(name, prompt) for prompt in prompts])
@@ -201,10 +194,10 @@ class Engine:
 
     def _at_frontier(self, round: Round, law: TargetLaw) -> TargetLaw:
         """The law, once the models that make it have answered at the frontier."""
-        before = self._target_calls
+        before = self._meter.target_calls
         for name in ("target", *self._steering_models):
             round.answers[name] = self._sessions[name].root()
-        self._asked += self._target_calls - before
+        self._asked += self._meter.target_calls - before
         return law
 
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
@@ -222,11 +215,15 @@ class Engine:
             round.forest.limit_depth(round.deepest)
         self._score(round)
         verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
-        self._checks = law.checks
-        self._complete(round, verdict)
+        for row, checks in zip(self._rows, law.checks, strict=True):
+            row.checks = checks
+        for done in verdict.completed:
+            source = self._rows[done.row]
+            sample = self.ledger.next_beside(source.prompt)
+            self._close(self._writer.complete(round, source, done, sample, self._asked))
         if verdict.rows is not None:
             self._regroup(round, verdict.rows)
-        outcome = self._apply(round, verdict)
+        outcome = self._writer.apply(round, self._rows, verdict, self._asked)
         for observer in parts.observe:
             observer.observe(outcome)
         for session in self._sessions.values():
@@ -239,7 +236,7 @@ class Engine:
             round.answers[name] = self._sessions[name].score(round.forest)
 
     def _ask(self, round: Round) -> bool:
-        if self._budget_spent():
+        if self._meter.spent():
             return False
         self._asked += 1
         self._score(round)
@@ -256,75 +253,7 @@ class Engine:
         self._memories.fork(round.keys, [round.keys[source] for source in rows])
         self._rows = [slot.take_from(self._rows[source]) for slot, source in zip(self._rows, rows, strict=True)]
         round.log_weight = [row.log_weight for row in self._rows]
-        self._checks = [self._checks[source] for source in rows]
         self._score(round)
-
-    def _complete(self, round: Round, verdict: Verdict) -> None:
-        """Makes rows of their own of the hypotheses that ended beside their rows."""
-        for done in verdict.completed:
-            source = self._rows[done.row]
-            row = Row(source.prompt, self.ledger.next_beside(source.prompt), None, slot=source.sample).take_from(source)
-            offered = [int(round.forest.token[done.row, column]) for column in done.path]
-            offered += [done.token] if done.token >= 0 else []
-            room = int(self._text.limit[done.row] - self._text.length[done.row])
-            taken = row.accept(offered, self._request, room) if offered else []
-            row.finish, row.log_weight = row.finish or "stop", row.log_weight + done.log_weight
-            self._note(round, row, done.row, done.path, taken)
-            self._close(row)
-
-    def _apply(self, round: Round, verdict: Verdict) -> Outcome:
-        """Truncates the verdict at stops and limits and makes it text."""
-        emitted = []
-        for index, row in enumerate(self._rows):
-            path, extra = verdict.paths[index], verdict.extra[index]
-            claimed = round.forest.token[index]
-            offered = [int(claimed[column]) for column in path]
-            if extra >= 0:
-                offered.append(extra)
-            if self._text.blank is None:
-                taken = self._append(index, row, offered)
-                if len(taken) < len(offered):
-                    path = verdict.paths[index] = path[: len(taken)]
-                    verdict.extra[index] = -1
-            else:
-                taken = self._fill(round, index, row, verdict, offered)
-            if verdict.log_weight is not None:
-                given = verdict.log_weight[index]
-                row.log_weight += sum(given if len(taken) == len(offered) else given[: len(taken)])
-            self._note(round, row, index, path, taken)
-            emitted.append(taken)
-        return Outcome(round, verdict, emitted)
-
-    def _append(self, index: int, row: Row, offered: list[int]) -> list[int]:
-        room = int(self._text.limit[index] - self._text.length[index])
-        taken = row.accept(offered, self._request, room) if offered else []
-        row.fresh = taken
-        self._text.append(index, taken)
-        return taken
-
-    def _fill(self, round: Round, index: int, row: Row, verdict: Verdict, offered: list[int]) -> list[int]:
-        """Any-order families: claims and the extra token go into their slots. The row's tokens are what lies before the
-        first open slot, so a stop counts once everything before it is settled."""
-        slots = [int(round.forest.slot[index, column]) for column in verdict.paths[index]]  # type: ignore[index]
-        fills = verdict.fills[index] if verdict.fills is not None else []
-        start = int(self._text.prompt[index]) + len(row.tokens)
-        for slot, token in [*zip(slots, offered, strict=True), *fills]:
-            self._text.fill(index, slot, token)
-        for slot in verdict.revoked[index] if verdict.revoked is not None else ():
-            if slot < start:
-                raise ValueError(f"slot {slot} of row {index} cannot be opened again: it is before {start} and settled")
-            self._text.fill(index, slot, self._text.blank)  # type: ignore[arg-type]
-        settled = self._text.settled(index, start, None if verdict.final is None else verdict.final[index])
-        row.fresh = row.accept(settled, self._request, int(self._text.length[index]) - start) if settled else []
-        return offered + [token for _, token in fills]
-
-    def _note(self, round: Round, row: Row, index: int, path: list[int], taken: list[int]) -> None:
-        forest = round.forest
-        parent = forest.shape.parent[0 if forest.shape.shared else index].tolist()
-        checks = self._checks[index]
-        row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken, self._asked, checks))
-        if (self._request.logprobs or self._parts.logprobs) and self._text.blank is None:
-            row.logprobs += logprobs(round.answers["target"], index, [0, *path], taken)
 
     def _select(self, rows: Sequence[int]) -> None:
         self._text.select(rows)
@@ -333,7 +262,7 @@ class Engine:
 
     def _end_rows(self, verdict: Verdict) -> None:
         """Settles who has ended, tells the listener, and takes ended rows out, moving as few of the others as possible."""
-        spent = self._budget_spent()
+        spent = self._meter.spent()
         for index, row in enumerate(self._rows):
             if row.finish is None and verdict.finished is not None and verdict.finished[index]:
                 row.finish = "dead_end"
@@ -350,14 +279,10 @@ class Engine:
             self._waiting = deque(key for key in self._waiting if key[0] not in settled)
         if all(row.finish is None for row in self._rows):
             return
-        alive = [index for index, row in enumerate(self._rows) if row.finish is None]
         for row in self._rows:
             if row.finish is not None:
                 self._close(row)
-        holes = [index for index in range(len(alive)) if self._rows[index].finish is not None]
-        order = list(range(len(alive)))
-        for hole, index in zip(holes, [index for index in alive if index >= len(alive)], strict=True):
-            order[hole] = index
+        order = closed_up(self._rows)
         self._rows = [self._rows[index] for index in order]
         self._select(order)
 
@@ -367,22 +292,16 @@ class Engine:
             piece += row.stream.close()
         return self._run.listener.hear(row.prompt, row.sample, row.fresh, piece, row.finish is not None)  # type: ignore[union-attr]
 
-    def _budget_spent(self) -> bool:
-        budget = self._request.budget
-        if budget.model_calls is not None and self._target_calls >= budget.model_calls:
-            return True
-        return budget.seconds is not None and self._run.clock() - self._started >= budget.seconds
-
     def _give_up_waiting(self, reason: FinishReason) -> None:
         """Ends the samples that never got a row. Where something is chosen among others, what never began is not, unless
         nothing of its prompt began."""
-        now = self._run.clock() if self._waiting else 0.0
+        now = self._meter.now() if self._waiting else 0.0
         began = {row.prompt for row in self._rows} if self._parts.select is not None else set()
         while self._waiting:
             prompt, sample = self._waiting.popleft()
             if prompt in began or (self._parts.select is not None and self.ledger.ended(prompt)):
                 continue
-            row = Row(prompt, sample, None, finish=reason, first_call=len(self._calls), started=now)
+            row = Row(prompt, sample, None, finish=reason, first_call=len(self._meter.calls), started=now)
             if self._run.listener is not None and reason == "budget":
                 self._tell(row)
             self._close(row)
@@ -391,4 +310,4 @@ class Engine:
         if not self.ledger.is_beside(row):
             self._memories.forget(row.key)
         cache_bytes = sum(session.cache_bytes() for session in self._sessions.values())
-        self.ledger.close(row, self._calls, self._run.clock(), cache_bytes)
+        self.ledger.close(row, self._meter.calls, self._meter.now(), cache_bytes)

@@ -15,7 +15,8 @@ from treewright.engine.detokenize import Decode, TextStream, continuation_text
 @dataclass(slots=True)
 class Row:
     """One continuation in the making. `prompt` and `sample` say whose; they are its key of randomness and stay with the
-    slot when a row is forked into it. `fresh`: the tokens that became text this round. `kept` False: the row was given up and
+    slot when a row is forked into it. `fresh`: the tokens that became text this round. `checks`: how often its constraints were
+    asked about one token in this round. `kept` False: the row was given up and
     leaves nothing behind. `slot`: of a completed hypothesis, the slot it left."""
 
     prompt: int
@@ -31,6 +32,7 @@ class Row:
     fresh: list[int] = field(default_factory=list)
     kept: bool = True
     slot: int | None = None
+    checks: int = 0
 
     @property
     def key(self) -> tuple[int, int]:
@@ -41,6 +43,7 @@ class Row:
         return Row(
             self.prompt, self.sample, other.stream and other.stream.fork(), list(other.tokens), list(other.logprobs),
             list(other.steps), other.log_weight, other.finish, other.first_call, other.started, slot=self.slot,
+            checks=other.checks,
         )  # fmt: skip
 
     def give_up(self) -> None:
@@ -94,3 +97,10 @@ class Row:
 
     def to_sample(self, text: str, keep_logprobs: bool) -> Sample:
         return Sample(text, self.tokens, self.finish or "cancelled", self.logprobs if keep_logprobs else None, self.log_weight)
+
+
+def closed_up(rows: Sequence[Row]) -> list[int]:
+    """The indices of the rows that go on, in an order that moves as few of them as possible: holes are filled from the end."""
+    alive = [index for index, row in enumerate(rows) if row.finish is None]
+    behind = iter([index for index in alive if index >= len(alive)])
+    return [place if rows[place].finish is None else next(behind) for place in range(len(alive))]

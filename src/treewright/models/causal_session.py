@@ -16,24 +16,11 @@ from treewright.core.text import Text
 from treewright.models.compiled import LEAST_SLOTS, CompiledStep, bucket, key_bucket
 from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
+from treewright.models.sizes import KEY_STEP, power_of_two, rounded
 
-KEY_STEP = 64
 CHUNK = 512
 SPARE = 8
 """Scratch slots beside the claims, for pending tokens; more pending tokens are read like a prompt."""
-
-
-def rounded(size: int, step: int) -> int:
-    """The multiple of `step` that holds `size`."""
-    return -(-size // step) * step
-
-
-def power_of_two(size: int) -> int:
-    """The power of two that holds `size`."""
-    return 1 << (size - 1).bit_length()
-
-
-"""Logits [R, B, V], and last hidden states [R, B, H] if they were asked for."""
 
 
 @dataclass(frozen=True, slots=True)

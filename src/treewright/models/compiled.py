@@ -19,6 +19,7 @@ from treewright.core.errors import ModelError
 from treewright.models.attention import attending_to_trees
 from treewright.models.masks import Masks
 from treewright.models.memory import Memory, Window
+from treewright.models.sizes import power_of_two, rounded
 
 COLUMNS = (1, 2, 4, 8, 16, 24, 32, 48, 64, 80, 96)
 LEAST_KEYS = 256
@@ -36,12 +37,12 @@ Step = Callable[..., torch.Tensor]
 
 def bucket(columns: int) -> int:
     """The number of columns that a compiled block of `columns` is padded to."""
-    return next((size for size in COLUMNS if size >= columns), -(-columns // 32) * 32)
+    return next((size for size in COLUMNS if size >= columns), rounded(columns, 32))
 
 
 def key_bucket(keys: int) -> int:
     """The number of text slots that a compiled block attends to, a power of two: attention costs what it looks at."""
-    return max(LEAST_KEYS, 1 << (keys - 1).bit_length())
+    return max(LEAST_KEYS, power_of_two(keys))
 
 
 class CompiledStep:

@@ -15,6 +15,7 @@ from treewright.core.claims import ABSENT, Forest
 from treewright.core.field import Canvas, Field
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
+from treewright.models.canvas_session import Answered, CanvasSession
 
 KeysValues = tuple[torch.Tensor, torch.Tensor]
 
@@ -87,48 +88,38 @@ class Reusing(Cache):
         return 0
 
 
-class MaskedSession:
-    """Canvases are right-padded to one length a forward. Only the slots after the prompt are kept of an answer, and the
-    answer to the canvas that became text is kept for the next round, so that it costs no second call."""
+class MaskedSession(CanvasSession):
+    """Canvases are right-padded to one length a forward. Only the slots after the prompt are kept of an answer."""
 
     def __init__(self, model: CanvasReader, text: Text, opening: Opening, record: Recorder) -> None:
-        self._model, self._text, self._opening, self._record = model, text, opening, record
-        self._known: list[tuple[np.ndarray, Canvas] | None] = []
-        self._live: list[list[tuple[np.ndarray, Canvas] | None]] = []
+        super().__init__(text, record)
+        self._model, self._opening = model, opening
         self._kept: list[dict[int, KeysValues] | None] = []
-        self.seen = np.zeros(0, np.int64)
-        self.prompt_top: np.ndarray | None = None
 
     def admit(self, text: Text, prompts: Sequence[Sequence[int]]) -> None:
-        self._text, self.seen = text, text.length.copy()
-        self._known += [None] * len(prompts)
+        super().admit(text, prompts)
         self._kept += [None] * len(prompts)
 
-    def root(self) -> Answers:
-        return self.score(Forest(self._text.frontier()))
-
     def score(self, forest: Forest) -> Answers:
-        self._live = self._live or [[] for _ in range(forest.rows)]
+        self._begin(forest)
         asked = [one for row in range(forest.rows) for one in self._extend(forest, row)]
         for group in ([one for one in asked if one.whole], [one for one in asked if not one.whole]):
             if group:
                 self._read(group)
-        canvases = [[None if answer is None else answer[1] for answer in live] for live in self._live]
-        field = Field(canvases, self._model.forbidden)
+        field = Field(self._canvases(), self._model.forbidden)
         return Answers(torch.zeros(forest.rows, forest.columns, 0), field=field)
 
     def _extend(self, forest: Forest, row: int) -> list[Asked]:
         """The canvases of a row's columns that are not live yet, and room for their answers."""
-        live, known, asked = self._live[row], self._known[row], list[Asked]()
+        live, asked = self._live[row], list[Asked]()
         for column in range(len(live), forest.columns):
             live.append(None)
             if column and (forest.token[row, column] == ABSENT or not forest.asked[column]):
                 continue
             tokens = forest.canvas(self._text.of(row), row, column)
             first, end = self._window(forest, row, len(tokens))
-            if column == 0 and known is not None and np.array_equal(known[0], tokens):
-                live[0] = known
-            else:
+            live[column] = None if column else self._kept_answer(row, tokens, first, end)
+            if live[column] is None:
                 asked.append(Asked(row, column, tokens, first, end))
         return asked
 
@@ -145,7 +136,7 @@ class MaskedSession:
         begin = self._model.timed()
         logits = self._read_whole(group) if group[0].whole else self._read_windows(group)
         for canvas, answer in zip(group, logits, strict=True):
-            self._live[canvas.row][canvas.column] = canvas.tokens, answer
+            self._live[canvas.row][canvas.column] = Answered(canvas.tokens, answer, canvas.first, canvas.end)
         self._record("score", len(group), max(one.end - one.first for one in group), self._model.timed() - begin)
 
     def _read_whole(self, group: list[Asked]) -> list[Canvas]:
@@ -184,17 +175,14 @@ class MaskedSession:
         shift = int(self._model.shift)
         return [Canvas(one.first + shift, logits[i, : one.end - one.first - shift]) for i, one in enumerate(group)]
 
-    def states(self, row: int) -> torch.Tensor:
-        raise ValueError("a masked model's session keeps no hidden states; its capabilities say so")
-
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
-        if self._live:
-            self._known = [live[path[-1] if path else 0] for live, path in zip(self._live, paths, strict=True)]
-        self._live, self.seen = [], self._text.length.copy()
+        super().commit(paths)
+        if self._opening.reuse:
+            # A claim's forward leaves no keys and values behind, and the row's own must be those of its last whole one.
+            self._known = [None if path else known for path, known in zip(paths, self._known, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:
-        self.seen, self._known = self.seen[list(rows)], [self._known[row] for row in rows]
-        self._live = [list(self._live[row]) for row in rows] if self._live else []
+        super().select(rows)
         self._kept = [self._kept[row] for row in rows]
 
     def cache_bytes(self) -> int:

@@ -17,12 +17,12 @@ from transformers import Cache, DynamicCache, PreTrainedConfig
 from transformers.cache_utils import DummyLayer, DynamicLayer, LinearAttentionAndFullAttentionLayer, LinearAttentionLayer
 
 from treewright.models.memory import Layout, Memory, Plane
+from treewright.models.sizes import KEY_STEP, rounded
 
 StateName = tuple[int, str, int]
 """A layer's index, "conv" or "recurrent", and which of its states."""
 
 KNOWN_LAYERS = {DummyLayer, DynamicLayer, LinearAttentionAndFullAttentionLayer, LinearAttentionLayer}
-KEY_STEP = 64
 
 
 class Copies(Cache):
@@ -105,7 +105,7 @@ class States:
         self.stored = np.concatenate([self.stored, np.zeros(rows, np.int64)])
 
     def _reserve(self, rows: int, slots: int) -> None:
-        slots = -(-slots // KEY_STEP) * KEY_STEP if self.attends else 0
+        slots = rounded(slots, KEY_STEP) if self.attends else 0
         if rows > self.rows or slots > self._keys.slots:
             more = max(rows - self.rows, 0)
             self._keys = self._keys.grown(rows, slots)

@@ -17,6 +17,7 @@ from treewright.core.claims import ABSENT, Forest
 from treewright.core.field import Canvas, Field
 from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
+from treewright.models.canvas_session import Answered, CanvasSession
 from treewright.models.recompute import Reading, RecomputeSession
 
 HIDDEN_SIZE = 4
@@ -144,57 +145,28 @@ class JointTable(AnyOrderTable):
         return logits
 
 
-class AnyOrderTableSession:
-    """Answers under each claim's own canvas: the text with the slots of the claim and its ancestors filled. The answer to
-    the last canvas that became text is kept, so it costs no second call."""
+class AnyOrderTableSession(CanvasSession):
+    """One call a round for all canvases that are new."""
 
     def __init__(self, table: AnyOrderTable, text: Text, record: Recorder) -> None:
-        self._table, self._text, self._record = table, text, record
-        self._known: list[tuple[np.ndarray, Canvas] | None] = []
-        self._live: list[list[tuple[np.ndarray, Canvas] | None]] = []
-        self.seen = np.zeros(0, np.int64)
-        self.prompt_top: np.ndarray | None = None
-
-    def admit(self, text: Text, prompts: Sequence[Sequence[int]]) -> None:
-        self._text, self.seen = text, text.length.copy()
-        self._known += [None] * len(prompts)
-
-    def root(self) -> Answers:
-        return self.score(Forest(self._text.frontier()))
+        super().__init__(text, record)
+        self._table = table
 
     def score(self, forest: Forest) -> Answers:
-        self._live = self._live or [[] for _ in range(forest.rows)]
+        self._begin(forest)
         computed = [self._extend(forest, row) for row in range(forest.rows)]
         if any(computed):
             self._record("score", forest.rows, max(computed), 0.0)
-        canvases = [[None if answer is None else answer[1] for answer in live] for live in self._live]
-        return Answers(torch.zeros(forest.rows, forest.columns, 0), field=Field(canvases))
+        return Answers(torch.zeros(forest.rows, forest.columns, 0), field=Field(self._canvases()))
 
     def _extend(self, forest: Forest, row: int) -> int:
         """Answers the columns of a row that are not live yet; how many of them had to be computed."""
-        live, known, computed = self._live[row], self._known[row], 0
+        live, computed = self._live[row], 0
         for column in range(len(live), forest.columns):
-            canvas = forest.canvas(self._text.of(row), row, column)
-            if column == 0 and known is not None and np.array_equal(known[0], canvas):
-                live.append(known)
-            elif forest.token[row, column] == ABSENT or not forest.asked[column]:
-                live.append(None)
-            else:
-                live.append((canvas, Canvas(0, torch.from_numpy(self._table.logits(canvas)))))
+            tokens = forest.canvas(self._text.of(row), row, column)
+            known = None if column else self._kept_answer(row, tokens, 0, len(tokens))
+            if known is None and forest.token[row, column] != ABSENT and forest.asked[column]:
+                known = Answered(tokens, Canvas(0, torch.from_numpy(self._table.logits(tokens))), 0, len(tokens))
                 computed += 1
+            live.append(known)
         return computed
-
-    def states(self, row: int) -> torch.Tensor:
-        raise ValueError("an any-order table has no hidden states; its capabilities say so")
-
-    def commit(self, paths: Sequence[Sequence[int]]) -> None:
-        if self._live:
-            self._known = [live[path[-1] if path else 0] for live, path in zip(self._live, paths, strict=True)]
-        self._live, self.seen = [], self._text.length.copy()
-
-    def select(self, rows: Sequence[int]) -> None:
-        self.seen, self._known = self.seen[list(rows)], [self._known[row] for row in rows]
-        self._live = [list(self._live[row]) for row in rows] if self._live else []
-
-    def cache_bytes(self) -> int:
-        return 0
