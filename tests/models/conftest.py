@@ -212,7 +212,7 @@ class Twin:
         self.calls: list[tuple[str, int, int]] = []
         self.text = Text(limit)
         opening = Opening(40, len(prompts), limit, hidden, prompt_top, layers)
-        self.session = model.open(self.text, opening, lambda kind, rows, columns, _: self.calls.append((kind, rows, columns)))
+        self.session = model.open(self.text, opening, lambda kind, rows, columns, *_: self.calls.append((kind, rows, columns)))
         self.texts: list[list[int]] = []
         self.admit(prompts, own)
 

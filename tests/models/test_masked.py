@@ -57,7 +57,7 @@ class Opened:
         self.model, self.calls = model, []
         self.text = Text(max(limits), model.mask)
         opening = Opening(8, len(prompts), max(limits), reuse=reuse)
-        self.session = model.open(self.text, opening, lambda kind, rows, columns, _: self.calls.append((rows, columns)))
+        self.session = model.open(self.text, opening, lambda kind, rows, columns, *_: self.calls.append((rows, columns)))
         self.text.admit(prompts, limits)
         self.session.admit(self.text, prompts)
 

@@ -49,7 +49,7 @@ def any_order(table: AnyOrderTable) -> tuple[Text, object, list]:
     text = Text(5, table.capabilities.mask)
     text.admit([[0, 1]], [5])
     calls: list[tuple[str, int, int]] = []
-    session = table.open(text, Opening(8, 1, 5), lambda kind, rows, columns, _: calls.append((kind, rows, columns)))
+    session = table.open(text, Opening(8, 1, 5), lambda kind, rows, columns, *_: calls.append((kind, rows, columns)))
     session.admit(text, [[0, 1]])
     return text, session, calls
 

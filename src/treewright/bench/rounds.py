@@ -27,7 +27,7 @@ class Rounds:
         self.text.admit(prompts, limits)
         self._session.admit(self.text, prompts)
 
-    def _record(self, kind: str, rows: int, columns: int, seconds: float) -> None:
+    def _record(self, kind: str, rows: int, columns: int, seconds: float, share: float = 1.0) -> None:
         self.forward_seconds += seconds
 
     def forest(self) -> Forest:

@@ -136,10 +136,13 @@ def replay(
         yield index, narrow, [logits for logits, _ in wide], exact
 
 
+def _unrecorded(kind: str, rows: int, columns: int, seconds: float, share: float = 1.0) -> None: ...
+
+
 def _read(model: Model, prompt: Sequence[int], tokens: Sequence[int], width: int) -> Iterator[tuple[np.ndarray, bool]]:
     length = len(prompt) + len(tokens)
     text = Text(length)
-    session = model.open(text, Opening(claims=width, rows=1, length=length), lambda kind, rows, columns, seconds: None)
+    session = model.open(text, Opening(claims=width, rows=1, length=length), _unrecorded)
     text.admit([prompt], [length])
     session.admit(text, [prompt])
     for start in range(0, len(tokens), width):

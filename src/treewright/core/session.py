@@ -7,7 +7,7 @@ has not seen yet are *pending* and are swallowed by the next forward, wherever t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -17,10 +17,15 @@ import torch
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
 from treewright.core.errors import ContextError
+from treewright.core.layers import LayerPlan
 from treewright.core.text import Text
 
-Recorder = Callable[[str, int, int, float], None]
-"""Told of every forward: kind ("encode", "prefill" or "score"), rows, columns, seconds."""
+
+class Recorder(Protocol):
+    """Told of every forward: kind ("encode", "prefill", "score", or "sketch" for a part of the layers), rows, columns, seconds,
+    and the share of the layers' parts that ran."""
+
+    def __call__(self, kind: str, rows: int, columns: int, seconds: float, share: float = 1.0) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class Capabilities:
     """What a model can be asked for; compared with a card's `needs` before the first forward.
 
     order: "left_to_right" or "any". tree: "native" (one forward scores a tree), "unrolled" (each path is a row of its
-    own, right and slow) or "none". hidden_size: width of the last hidden states, where there are any. max_length: positions
+    own, right and slow) or "none". layers: how many layers there are where forwards may run a part of them (`LayerPlan`), else
+    0. hidden_size: width of the last hidden states, where there are any. max_length: positions
     the model has, None without a limit. mask: the token of an open slot, for models of any order.
 
     decoder_start: the tokens that the model's own text begins with in place of the prompt, where it reads the prompt apart
@@ -40,6 +46,7 @@ class Capabilities:
     tree: str = "native"
     hidden: bool = False
     exit_layers: bool = False
+    layers: int = 0
     attention_heads: bool = False
     embeddings: bool = False
     gradients: bool = False
@@ -120,9 +127,21 @@ class Session(Protocol):
     def root(self) -> Answers:
         """Logits at the frontier, [R, 1, V], before anything is proposed; at most one forward, none if nothing is pending."""
 
-    def score(self, forest: Forest) -> Answers:
+    def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         """Answers for every column of the forest; one forward over the columns that were not scored before, and over
-        pending tokens, none where there are neither. A claim that was scored is not computed again until the commit."""
+        pending tokens, none where there are neither. A claim that was scored is not computed again until the commit.
+        plans: the part of the layers that runs, one for all rows or one for each; none for the whole model, which is all
+        there is where `Capabilities.layers` is 0."""
+
+    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
+        """Answers of the same claims from a part of the model: columns that were scored keep their answers, the others get
+        those of `plan`. Leaves nothing behind: a later `score` computes these columns in full, a commit keeps none of them. One
+        forward over the columns that were not sketched under this plan before. Only where `Capabilities.layers` is not 0."""
+
+    def adopt(self, columns: np.ndarray) -> None:
+        """Says that what was scored is no part of the round's forest but of one of the drafter's own: column c of the round's
+        is what was scored as columns[r, c] (columns [R, N], 0 at the frontier, -1 where it was not asked). Holds for the next
+        commit. A later `score` in the round starts afresh."""
 
     def states(self, row: int) -> torch.Tensor:
         """Last hidden states of the own prompt and the text, [T, H]; readable where the opening asked for hidden states. After

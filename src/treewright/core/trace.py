@@ -10,13 +10,15 @@ from typing import Any
 
 @dataclass(slots=True)
 class Call:
-    """One forward of one model. `columns` is what the forward computed, padding included; seconds are wall time."""
+    """One forward of one model. `columns` is what the forward computed, padding included; seconds are wall time; share: the
+    part of the layers that ran."""
 
     model: str
     kind: str
     rows: int
     columns: int
     seconds: float
+    share: float = 1.0
 
 
 @dataclass(slots=True)

@@ -22,8 +22,8 @@ class Meter:
     def recorder(self, model: str) -> Recorder:
         """What the session of a model reports its calls to."""
 
-        def record(kind: str, rows: int, columns: int, seconds: float) -> None:
-            self.calls.append(Call(model, kind, rows, columns, seconds))
+        def record(kind: str, rows: int, columns: int, seconds: float, share: float = 1.0) -> None:
+            self.calls.append(Call(model, kind, rows, columns, seconds, share))
             self.target_calls += model == "target" and kind == "score"
 
         return record

@@ -11,6 +11,7 @@ import torch
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
 from treewright.core.field import Canvas
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Recorder
 from treewright.core.text import Text
 
@@ -44,8 +45,14 @@ class CanvasSession:
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
 
-    def score(self, forest: Forest) -> Answers:
+    def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         raise NotImplementedError
+
+    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
+        raise ValueError("an any-order model runs all its layers; its capabilities say so")
+
+    def adopt(self, columns: np.ndarray) -> None:
+        raise ValueError("the claims of an any-order model are canvases, and keep their numbers")
 
     def _begin(self, forest: Forest) -> None:
         """Room for the live answers of each row, in the first `score` of a round."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
@@ -13,13 +14,16 @@ from transformers import PreTrainedModel
 from treewright.core.answers import Answers
 from treewright.core.errors import CapabilityError
 from treewright.core.exits import Exits
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
-from treewright.models.causal_session import Block, CausalSession
+from treewright.models.blocks import Block
+from treewright.models.causal_session import CausalSession
 from treewright.models.clock import settled_time
 from treewright.models.compiled import CompiledStep
 from treewright.models.exit_layers import find_head
+from treewright.models.layer_plans import find_layers
 from treewright.models.masks import Masks
 from treewright.models.memory import Layout, Memory, Probe
 from treewright.models.recompute import Reader, Reading, RecomputeSession
@@ -53,11 +57,13 @@ class CausalModel:
         self.layout: Layout | None = self._probe() if self._may_hold_trees() else None
         self.states: StateLayout | None = None if self.layout is not None else self._find_states()
         self.head = find_head(model)
+        self.layers = find_layers(model) if self.states is None else None
         self.compiled = CompiledStep(model) if compile and self.layout is not None else None
         self.capabilities = Capabilities(
             tree="native" if self.layout is not None else "unrolled",
             hidden=True,
             exit_layers=self.head is not None,
+            layers=0 if self.layers is None else len(self.layers),
             vocabulary=int(self.config.vocab_size),
             hidden_size=int(self.config.hidden_size),
             max_length=getattr(self.config, "max_position_embeddings", None),
@@ -99,14 +105,21 @@ class CausalModel:
         return layout if layout is not None and continues(self, layout) else None
 
     @torch.inference_mode()
-    def forward(self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False) -> Answers:
+    def forward(
+        self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False,
+        plans: Sequence[LayerPlan] = (),
+    ) -> Answers:  # fmt: skip
         """Logits [R, B, V] (or of the last `keep` columns), last hidden states [R, B, H] and exit layers if asked for.
+        plans: what part of the layers runs, one for all rows or one for each; none for the whole model.
 
         In inference mode: a small model's forward is launch overhead, of which autograd's bookkeeping is a fifth.
         """
         positions = torch.from_numpy(block.positions).to(self.device)
         inputs = {"position_ids": positions, "attention_mask": block.masks, "past_key_values": cache}
-        return self._call(block.ids, keep, hidden, layers, inputs)
+        if not plans or self.layers is None:
+            return self._call(block.ids, keep, hidden, layers, inputs)
+        with self.layers.running(plans):
+            return self._call(block.ids, keep, hidden, layers, inputs)
 
     @torch.inference_mode()
     def go_on(
@@ -145,13 +158,14 @@ class CausalModel:
 
     def _reader(self, opening: Opening) -> Reader:
         @torch.no_grad()
-        def read(sequences: Sequence[np.ndarray]) -> list[Reading]:
+        def read(sequences: Sequence[np.ndarray], plan: LayerPlan | None = None) -> list[Reading]:
             longest = max(len(sequence) for sequence in sequences)
             ids = np.zeros((len(sequences), longest), np.int64)
             for row, sequence in enumerate(sequences):
                 ids[row, : len(sequence)] = sequence
             wanted = opening.hidden or opening.layers
-            output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=wanted)
+            with nullcontext() if plan is None or self.layers is None else self.layers.running([plan]):
+                output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=wanted)
             hidden = output.hidden_states[-1].cpu() if opening.hidden else None
             layers = torch.stack(output.hidden_states[:-1], dim=2).cpu() if opening.layers else None
             block = Reading(output.logits.cpu(), hidden, layers)

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, Protocol
 
 import numpy as np
 import torch
 
 from treewright.core.answers import Answers, top_ids
 from treewright.core.claims import ABSENT, Forest
-from treewright.core.session import Capabilities, Opening, Recorder
+from treewright.core.layers import LayerPlan
+from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.compiled import LEAST_SLOTS, CompiledStep, bucket, key_bucket
-from treewright.models.masks import Masks, TreeMasks
+from treewright.models.blocks import Block, TreeScorer
+from treewright.models.compiled import LEAST_SLOTS, bucket, key_bucket
+from treewright.models.masks import TreeMasks
 from treewright.models.memory import Memory
+from treewright.models.own_columns import OwnColumns
 from treewright.models.sizes import KEY_STEP, power_of_two, rounded
 
 CHUNK = 512
@@ -23,35 +24,7 @@ SPARE = 8
 """Scratch slots beside the claims, for pending tokens; more pending tokens are read like a prompt."""
 
 
-@dataclass(frozen=True, slots=True)
-class Block:
-    """What one forward reads: ids and positions [R, B], the masks of its layers, and the positions of the keys it attends to
-    [R or 1, K], which distances go by where a model adds a bias for them (those of closed keys mean nothing)."""
-
-    ids: np.ndarray
-    positions: np.ndarray
-    masks: Masks
-    keys: np.ndarray
-
-
-class TreeScorer(Protocol):
-    """What the session needs of its model; `CausalModel` says what each is."""
-
-    windows: dict[str, int | None]
-    compiled: CompiledStep | None
-    capabilities: Capabilities
-    config: Any
-    device: torch.device
-    dtype: torch.dtype
-
-    def new_memory(self, rows: int, scratch: int, slots: int) -> Memory: ...
-
-    def forward(self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False) -> Answers: ...
-
-    def timed(self) -> float: ...
-
-
-class CausalSession:
+class CausalSession(OwnColumns):
     """Slots: pending tokens of a round are right-aligned in [0, P), claim c lies in slot P - 1 + c, the text from S on.
 
     seen [R] counts tokens of the engine's text; `_shift` [R] is the own prompt's length minus the text's prompt length.
@@ -69,6 +42,7 @@ class CausalSession:
         self._lead = 0
         self._scored = 0
         self._answers: Answers | None = None
+        self._sketched: tuple[LayerPlan, int, Answers] | None = None
         self._last: tuple[Answers, list[int]] | None = None
         self._states: list[torch.Tensor] = []
         self._block_states: torch.Tensor | None = None
@@ -145,40 +119,46 @@ class CausalSession:
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
 
-    def score(self, forest: Forest) -> Answers:
+    def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
+        if self._columns is not None:
+            self._drop_claims()
         if self._scored == 0:
-            return self._first_block(forest)
-        if forest.columns > self._scored:
-            self._next_block(forest)
+            block = self._first_block(forest, plans, "score")
+            self._answers = self._assemble(block, forest.columns)
+            self._block_states, self._scored = None if block is None else block.hidden, forest.columns
+        elif forest.columns > self._scored:
+            self._next_block(forest, plans)
         return self._answers  # type: ignore[return-value]
 
     @torch.inference_mode()
-    def _first_block(self, forest: Forest) -> Answers:
-        """Pending tokens and all claims so far, at offset 0."""
+    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
+        known = self._sketched if self._sketched is not None and self._sketched[0] == plan else None
+        begin = self._scored if known is None else known[1]
+        if begin == 0:
+            answers = self._assemble(self._first_block(forest, [plan], "sketch"), forest.columns)
+        elif forest.columns == begin:
+            return self._answers if known is None else known[2]  # type: ignore[return-value]
+        else:
+            before: Answers = self._answers if known is None else known[2]  # type: ignore[assignment]
+            answers = before.merge(self._forward(forest, begin, [plan], "sketch"), _side_by_side)
+        self._sketched = plan, forest.columns, answers
+        return answers
+
+    @torch.inference_mode()
+    def _first_block(self, forest: Forest, plans: Sequence[LayerPlan], kind: str) -> Answers | None:
+        """Outputs of the pending tokens and of all claims so far, at offset 0; None where there are neither."""
         self._pending = self._text.length - self.seen
         # A drafter asks in several blocks, so room is kept for all claims the round may still add.
         room = self._memory.scratch - (max(forest.columns, self._opening.claims) - 1)  # type: ignore[union-attr]
         if self._pending.max() > room:
             self._swallow()
-        lead = self._lead = int(self._pending.max())
-        claims = forest.columns - 1
-        block = np.zeros((forest.rows, lead + claims), np.int64)
-        for row, count in enumerate(self._pending.tolist()):
-            block[row, lead - count : lead] = self._unseen(row, count)
-        block[:, lead:] = np.maximum(forest.token[:, 1:], 0)
-        root = self._roots() if (self._pending == 0).any() else None
-        if lead + claims == 0:
-            self._answers = root
-        else:
-            answers = self._forward(forest, block, 0, first=True)
-            self._block_states = answers.hidden
-            self._answers = self._assemble(answers, root, forest.columns)
-        self._scored = forest.columns
-        return self._answers  # type: ignore[return-value]
+        self._lead = int(self._pending.max())
+        return self._forward(forest, 0, plans, kind) if self._lead + forest.columns > 1 else None
 
-    def _assemble(self, block: Answers, root: Answers | None, columns: int) -> Answers:
+    @torch.inference_mode()
+    def _assemble(self, block: Answers | None, columns: int) -> Answers:
         """Answers by column: the block's outputs from the frontier on, the kept root where nothing was pending."""
-        lead = self._lead
+        lead, root = self._lead, self._roots() if (self._pending == 0).any() else None
 
         def place(outputs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
             if lead == 0:
@@ -189,39 +169,49 @@ class CausalSession:
             outputs[idle, 0] = kept[idle, 0]
             return outputs
 
-        if root is None:
-            return block.map(lambda outputs: outputs[:, lead - 1 : lead - 1 + columns])
+        if block is None or root is None:
+            return root if block is None else block.map(lambda outputs: outputs[:, lead - 1 : lead - 1 + columns])  # type: ignore[return-value]
         return block.merge(root, place)
 
     @torch.inference_mode()
-    def _next_block(self, forest: Forest) -> None:
+    def _next_block(self, forest: Forest, plans: Sequence[LayerPlan]) -> None:
         """Claims added since the last call, after those that are live."""
-        block = np.maximum(forest.token[:, self._scored :], 0)
-        added = self._forward(forest, block, self._lead - 1 + self._scored, first=False)
+        added = self._forward(forest, self._scored, plans, "score")
         if added.hidden is not None:
             known = [] if self._block_states is None else [self._block_states]
             self._block_states = torch.cat([*known, added.hidden], dim=1)
-        self._answers = self._answers.merge(added, lambda known, new: torch.cat([known, new], dim=1))  # type: ignore[union-attr]
+        self._answers = self._answers.merge(added, _side_by_side)  # type: ignore[union-attr]
         self._scored = forest.columns
 
-    def _forward(self, forest: Forest, block: np.ndarray, offset: int, first: bool) -> Answers:
-        """Runs a block [R, n] that is written at slot `offset`; answers of its columns, [R, n, V]."""
+    def _block(self, forest: Forest, begin: int) -> np.ndarray:
+        """Ids of the block [R, n] whose first column is `begin`; pending tokens come before column 1."""
+        if begin:
+            return np.maximum(forest.token[:, begin:], 0)
+        block = np.zeros((forest.rows, self._lead + forest.columns - 1), np.int64)
+        for row, count in enumerate(self._pending.tolist()):
+            block[row, self._lead - count : self._lead] = self._unseen(row, count)
+        block[:, self._lead :] = np.maximum(forest.token[:, 1:], 0)
+        return block
+
+    def _forward(self, forest: Forest, begin: int, plans: Sequence[LayerPlan], kind: str) -> Answers:
+        """Runs the block of the columns from `begin` on (0: pending tokens as well); answers of its columns, [R, n, V]."""
         model, memory, opening = self._model, self._memory, self._opening
+        block, offset = self._block(forest, begin), self._lead - 1 + begin if begin else 0
         rows, count = block.shape
-        static = model.compiled is not None and first and not (opening.hidden or opening.layers)
+        static = model.compiled is not None and not begin and not (opening.hidden or opening.layers or plans)
         fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, count)
         keys = self._span(max(1, int(self._stored.max())))
-        positions = self._positions(forest, first)
+        positions = self._positions(forest, begin)
         self._slot_position[:, offset : offset + count] = positions
         stored = _padded(self._stored, fed)
-        if self._lead == 1 and first and forest.shape.shared and not self._masks.windowed and (self._pending == 1).all():
+        if self._lead == 1 and not begin and forest.shape.shared and not self._masks.windowed and (self._pending == 1).all():
             masks = self._masks.growing(forest.shape, stored, columns, keys)
         else:
-            seen = _padded(self._visible(forest, first), fed)
+            seen = _padded(self._visible(forest, begin), fed)
             placed = _padded(positions, fed), _padded(self._slot_position, fed)
             masks = self._masks.general(seen, stored, placed, offset, columns, keys)
         ids, positions = _padded(block, fed, columns), _padded(self._within_context(positions), fed, columns)
-        begin = model.timed()
+        start = model.timed()
         if static:
             logits = model.compiled(ids, positions, masks, memory, self._scratch + keys)  # type: ignore[misc, arg-type]
             answers = Answers(logits[:rows, :count])
@@ -229,15 +219,16 @@ class CausalSession:
             window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
             lie = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
             read = Block(ids, positions, masks, lie)
-            answers = model.forward(read, window, hidden=opening.hidden, layers=opening.layers)
-        self._record("score", rows, columns, model.timed() - begin)
+            answers = model.forward(read, window, hidden=opening.hidden, layers=opening.layers, plans=plans)
+        share = float(np.mean([plan.share for plan in plans])) if plans else 1.0
+        self._record(kind, rows, columns, model.timed() - start, share)
         return answers
 
-    def _positions(self, forest: Forest, first: bool) -> np.ndarray:
+    def _positions(self, forest: Forest, begin: int) -> np.ndarray:
         """Own positions of the block's columns, [R, n]."""
         frontier = (self._text.length + self._shift - 1)[:, None]
-        if not first:
-            return frontier + forest.shape.depth[:, self._scored :]
+        if begin:
+            return frontier + forest.shape.depth[:, begin:]
         pending = np.arange(1 - self._lead, 1)[None]
         claims = np.broadcast_to(forest.shape.depth[:, 1:], (forest.rows, forest.columns - 1))
         return np.concatenate([frontier + pending, frontier + claims], axis=1)
@@ -249,16 +240,15 @@ class CausalSession:
             return positions
         return np.clip(positions, 0, None if most is None else most - 1)
 
-    def _visible(self, forest: Forest, first: bool) -> np.ndarray:
+    def _visible(self, forest: Forest, begin: int) -> np.ndarray:
         """Which scratch slots each column of the block sees, [R, n, S] bool."""
         rows, lead, claims = forest.rows, self._lead, forest.columns - 1
-        begin = 1 if first else self._scored
-        ahead = lead if first else 0
-        seen = np.zeros((rows, ahead + forest.columns - begin, self._scratch), bool)
+        first, ahead = max(1, begin), 0 if begin else lead
+        seen = np.zeros((rows, ahead + forest.columns - first, self._scratch), bool)
         pending = np.arange(lead)[None] >= lead - self._pending[:, None]
         seen[:, ahead:, :lead] = pending[:, None]
-        seen[:, ahead:, lead : lead + claims] = forest.shape.visible[:, begin:, 1:]
-        if first:
+        seen[:, ahead:, lead : lead + claims] = forest.shape.visible[:, first:, 1:]
+        if not begin:
             order = np.tril(np.ones((lead, lead), bool))
             seen[:, :lead, :lead] = (order & pending[:, None]) | np.eye(lead, dtype=bool)
         return seen
@@ -283,8 +273,10 @@ class CausalSession:
         self._pending = self._text.length - self.seen
 
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
+        self._sketched = None
         if self._scored == 0:
             return
+        paths = self._own_paths(paths)
         rows, sources, last = [], [], []
         targets: list[int] = []
         pending, stored = self._pending.tolist(), self._stored.tolist()
@@ -301,7 +293,10 @@ class CausalSession:
         if rows:
             self._memory.move(rows, sources, targets)  # type: ignore[union-attr]
         self._last = (self._answers, last)  # type: ignore[assignment]
-        self._scored, self._answers, self._block_states = 0, None, None
+        self._drop_claims()
+
+    def _drop_claims(self) -> None:
+        self._scored, self._answers, self._block_states, self._columns = 0, None, None, None
 
     def _roots(self, added: int = 0) -> Answers:
         """Answers after the last token in memory, [R + added, 1], kept from the round that committed it; the added rows
@@ -322,7 +317,7 @@ class CausalSession:
         return torch.cat([stored, self._block_states[row, lead - int(self._pending[row]) : lead]])
 
     def select(self, rows: Sequence[int]) -> None:
-        rows, live = list(rows), self._scored > 0
+        rows, live, self._sketched = list(rows), self._scored > 0, None
         if self._last is not None and rows != list(range(len(self.seen))):
             self._last = self._roots().select(rows), [0] * len(rows)
         self._reserve(len(rows), 1)
@@ -334,11 +329,16 @@ class CausalSession:
             self._slot_position = np.zeros((len(rows), self._scratch), np.int64)
             return
         self._pending, self._slot_position = self._pending[rows], self._slot_position[rows]
+        self._columns = None if self._columns is None else self._columns[rows]
         self._answers = self._answers.select(rows)  # type: ignore[union-attr]
         self._block_states = None if self._block_states is None else self._block_states[rows]
 
     def cache_bytes(self) -> int:
         return 0 if self._memory is None else self._memory.bytes()
+
+
+def _side_by_side(known: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
+    return torch.cat([known, added], dim=1)
 
 
 def _padded(array: np.ndarray, rows: int, columns: int | None = None) -> np.ndarray:

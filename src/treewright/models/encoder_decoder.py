@@ -16,11 +16,12 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from treewright.core.answers import Answers
 from treewright.core.errors import ModelError
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
 from treewright.models.attention import attending_to_trees
+from treewright.models.blocks import Block
 from treewright.models.causal import FULL
-from treewright.models.causal_session import Block
 from treewright.models.clock import settled_time
 from treewright.models.compiled import CompiledStep
 from treewright.models.cross_memory import CrossMemory
@@ -115,7 +116,10 @@ class EncoderDecoderModel:
         return self._project(self._projections, self._cross, states)
 
     @torch.inference_mode()
-    def forward(self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False) -> Answers:
+    def forward(
+        self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False,
+        plans: Sequence[LayerPlan] = (),
+    ) -> Answers:  # fmt: skip
         """As `CausalModel.forward`, through the decoder; `cache` is a `CrossWindow`. All columns' logits are computed, since
         these models have no way to keep some, and no exit layers are read."""
         # The decoder attends to a prompt only where it is handed states; what it sees of them is in the cache.

@@ -10,7 +10,8 @@ import numpy as np
 
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.causal_session import CausalSession, TreeScorer
+from treewright.models.blocks import TreeScorer
+from treewright.models.causal_session import CausalSession
 from treewright.models.memory import KeysValues
 
 

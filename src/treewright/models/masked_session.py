@@ -13,6 +13,7 @@ from transformers import Cache
 from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.field import Canvas, Field
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.canvas_session import Answered, CanvasSession
@@ -100,7 +101,7 @@ class MaskedSession(CanvasSession):
         super().admit(text, prompts)
         self._kept += [None] * len(prompts)
 
-    def score(self, forest: Forest) -> Answers:
+    def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         self._begin(forest)
         asked = [one for row in range(forest.rows) for one in self._extend(forest, row)]
         for group in ([one for one in asked if one.whole], [one for one in asked if not one.whole]):

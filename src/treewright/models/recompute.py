@@ -8,8 +8,8 @@ causal model can tell from a row of its own. Cost: one forward a round over (pro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,8 +17,10 @@ import torch
 from treewright.core.answers import Answers, top_ids
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.exits import ExitHead, Exits
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
+from treewright.models.own_columns import OwnColumns
 
 
 class Reading(NamedTuple):
@@ -39,11 +41,16 @@ class Reading(NamedTuple):
         return Reading(answers.logits, answers.hidden, None if answers.exits is None else answers.exits.states).at(index)
 
 
-Reader = Callable[[list[np.ndarray]], Sequence[tuple[torch.Tensor | None, ...]]]
-"""Reads sequences of tokens; gives for each what `Reading` holds, or the first fields of it."""
+class Reader(Protocol):
+    """Reads sequences of tokens, with the part of the layers that a plan names; gives for each what `Reading` holds, or the
+    first fields of it."""
+
+    def __call__(
+        self, sequences: list[np.ndarray], plan: LayerPlan | None = None
+    ) -> Sequence[tuple[torch.Tensor | None, ...]]: ...
 
 
-class RecomputeSession:
+class RecomputeSession(OwnColumns):
     """A session that keeps no memory but the tokens, the live answers, and the answer after the last token it has seen."""
 
     def __init__(self, text: Text, opening: Opening, record: Recorder, read: Reader, head: ExitHead | None = None) -> None:
@@ -88,7 +95,12 @@ class RecomputeSession:
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
 
-    def score(self, forest: Forest) -> Answers:
+    def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
+        if self._columns is not None:
+            self._start_afresh()
+        if plans:
+            self._answers = self._answer_by_plans(forest, plans, "score")
+            return self._answers
         known = self._answers
         scored = 0 if known is None else known.logits.shape[1]
         if known is not None and scored >= forest.columns:
@@ -114,6 +126,28 @@ class RecomputeSession:
         self._answers = answers
         return answers
 
+    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
+        answers = self._answer_by_plans(forest, [plan], "sketch")
+        known = self._answers
+        for row in range(forest.rows) if known is not None else ():
+            _write(answers, row, list(range(known.logits.shape[1])), Reading.of(known, row))  # type: ignore[union-attr, arg-type]
+        return answers
+
+    def _answer_by_plans(self, forest: Forest, plans: Sequence[LayerPlan], kind: str) -> Answers:
+        """Answers of all columns with a part of the layers, read anew."""
+        if self._answers is None:
+            self._pending = self._text.length - self.seen
+        answers = None
+        for row in range(forest.rows):
+            plan = plans[row if len(plans) > 1 else 0]
+            paths = self._leaf_paths(forest, row)
+            read = self._forward([self._sequence(forest, row, path) for path in paths], kind, plan)
+            answers = self._blank_answers(forest, read) if answers is None else answers
+            for path, reading in zip(paths, read, strict=True):
+                _write(answers, row, [0, *path], reading.at(slice(len(reading.logits) - len(path) - 1, None)))
+        assert answers is not None
+        return answers
+
     def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> list[Reading]:
         """What is said of each asked (row, path), from some token at or before the frontier to the path's end."""
         return self._forward([self._sequence(forest, row, path) for row, path in asked], "score")
@@ -135,6 +169,7 @@ class RecomputeSession:
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
         if self._answers is None:
             return
+        paths = self._own_paths(paths)
         hidden, scored = self._answers.hidden, self._answers.logits.shape[1]
         for row, path in enumerate(paths):
             kept = [column for column in path if column < scored]
@@ -143,7 +178,14 @@ class RecomputeSession:
             if hidden is not None and states is not None:
                 self._states[row] = torch.cat([states, hidden[row, kept]])
             self.seen[row] += self._pending[row] + len(kept)
-        self._answers = None
+        self._drop_claims()
+
+    def _start_afresh(self) -> None:
+        """Forgets claims that were adopted, since others are asked about now."""
+        self._drop_claims()
+
+    def _drop_claims(self) -> None:
+        self._answers, self._columns = None, None
 
     def select(self, rows: Sequence[int]) -> None:
         index = list(rows)
@@ -152,6 +194,7 @@ class RecomputeSession:
         self._base, self.seen = self._base[index], self.seen[index]
         if self._answers is not None:
             self._answers, self._pending = self._answers.select(index), self._pending[index]
+            self._columns = None if self._columns is None else self._columns[index]
 
     def cache_bytes(self) -> int:
         return 0
@@ -172,11 +215,14 @@ class RecomputeSession:
         grown = self._text.token[row, self._base[row] : self._text.length[row]]
         return np.concatenate([self._own[row], grown, forest.token[row, path]]).astype(np.int64)
 
-    def _forward(self, sequences: list[np.ndarray], kind: str) -> list[Reading]:
+    def _forward(self, sequences: list[np.ndarray], kind: str, plan: LayerPlan | None = None) -> list[Reading]:
         begin = time.perf_counter()
-        read = [Reading(*outputs) for outputs in self._read(sequences)]  # type: ignore[arg-type]
+        read = [Reading(*outputs) for outputs in self._read(sequences, plan)]  # type: ignore[arg-type]
         columns = max(len(sequence) for sequence in sequences)
-        self._record(kind, len(sequences), columns, time.perf_counter() - begin)
+        share = 1.0 if plan is None else plan.share
+        self._record(
+            "score" if kind == "sketch" and share == 1 else kind, len(sequences), columns, time.perf_counter() - begin, share
+        )
         return read
 
 

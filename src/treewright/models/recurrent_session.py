@@ -16,6 +16,7 @@ import torch
 
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.recompute import Reading, RecomputeSession
@@ -43,7 +44,7 @@ class RecurrentSession(RecomputeSession):
         self._behind: list[torch.Tensor | None] = []
 
     @staticmethod
-    def _refuse(sequences: list[np.ndarray]) -> list[Reading]:
+    def _refuse(sequences: list[np.ndarray], plan: LayerPlan | None = None) -> list[Reading]:
         raise AssertionError("unreachable: every reading of this session starts from its memory")
 
     def _read_prompts(self, prompts: list[np.ndarray]) -> None:
@@ -121,9 +122,10 @@ class RecurrentSession(RecomputeSession):
     @torch.inference_mode()
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
         scored = 0 if self._answers is None else self._answers.logits.shape[1]
+        own = self._own_paths(paths)
         super().commit(paths)
         by_cache: dict[tuple[int, int, int], list[tuple[int, int, Copies]]] = {}
-        for row, path in enumerate(paths):
+        for row, path in enumerate(own):
             reached = self._reached.get((row, tuple(path)))
             if reached is not None and all(column < scored for column in path):
                 cache, place, span, count = reached
@@ -137,6 +139,10 @@ class RecurrentSession(RecomputeSession):
                 if states is not None:
                     self._remember(row, states)
                     self._states[row] = states[:0]
+        self._reached.clear()
+
+    def _start_afresh(self) -> None:
+        super()._start_afresh()
         self._reached.clear()
 
     def _own_length(self, row: int) -> int:

@@ -7,7 +7,7 @@ prefix, and need no weights.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -15,6 +15,7 @@ import torch
 from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.field import Canvas, Field
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.canvas_session import Answered, CanvasSession
@@ -37,7 +38,9 @@ class Table:
     ) -> None:  # fmt: skip
         self.vocabulary, self.seed, self.order, self.sharpness = vocabulary, seed, order, sharpness
         self.like, self.likeness, self.layers = like, likeness, layers
-        self.capabilities = Capabilities(vocabulary=vocabulary, hidden=True, hidden_size=HIDDEN_SIZE, exit_layers=True)
+        self.capabilities = Capabilities(
+            vocabulary=vocabulary, hidden=True, hidden_size=HIDDEN_SIZE, exit_layers=True, layers=layers
+        )
         self._row = lru_cache(maxsize=None)(self._make_row)
         self._depths = lru_cache(maxsize=None)(self._make_depths)
 
@@ -75,10 +78,12 @@ class Table:
         return state / np.sqrt((state**2).mean()) if norm else state
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> RecomputeSession:
-        def read(sequences: list[np.ndarray]) -> list[Reading]:
+        def read(sequences: list[np.ndarray], plan: LayerPlan | None = None) -> list[Reading]:
+            depth = self.layers if plan is None else round(plan.share * self.layers)
             return [
                 Reading(
-                    self._read(sequence, self.logits), self._read(sequence, self.hidden) if opening.hidden else None,
+                    self._read(sequence, partial(self.exit_logits, layer=depth)),
+                    self._read(sequence, self.hidden) if opening.hidden else None,
                     self._read(sequence, self.states) if opening.layers else None,
                 )
                 for sequence in sequences
@@ -152,7 +157,7 @@ class AnyOrderTableSession(CanvasSession):
         super().__init__(text, record)
         self._table = table
 
-    def score(self, forest: Forest) -> Answers:
+    def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         self._begin(forest)
         computed = [self._extend(forest, row) for row in range(forest.rows)]
         if any(computed):

@@ -53,7 +53,7 @@ class ScoringReport:
         return asdict(self)
 
 
-def no_record(kind: str, rows: int, columns: int, seconds: float) -> None:
+def no_record(kind: str, rows: int, columns: int, seconds: float, share: float = 1.0) -> None:
     """A recorder that forgets."""
 
 

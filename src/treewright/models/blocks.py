@@ -1,0 +1,48 @@
+"""What a forward over pending tokens and claims reads, and what a session needs of a model that makes one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+
+from treewright.core.answers import Answers
+from treewright.core.layers import LayerPlan
+from treewright.core.session import Capabilities
+from treewright.models.compiled import CompiledStep
+from treewright.models.masks import Masks
+from treewright.models.memory import Memory
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """What one forward reads: ids and positions [R, B], the masks of its layers, and the positions of the keys it attends to
+    [R or 1, K], which distances go by where a model adds a bias for them (those of closed keys mean nothing)."""
+
+    ids: np.ndarray
+    positions: np.ndarray
+    masks: Masks
+    keys: np.ndarray
+
+
+class TreeScorer(Protocol):
+    """What the session needs of its model; `CausalModel` says what each is."""
+
+    windows: dict[str, int | None]
+    compiled: CompiledStep | None
+    capabilities: Capabilities
+    config: Any
+    device: torch.device
+    dtype: torch.dtype
+
+    def new_memory(self, rows: int, scratch: int, slots: int) -> Memory: ...
+
+    def forward(
+        self, block: Block, cache: Any, keep: int = 0, hidden: bool = False, layers: bool = False,
+        plans: Sequence[LayerPlan] = (),
+    ) -> Answers: ...  # fmt: skip
+
+    def timed(self) -> float: ...

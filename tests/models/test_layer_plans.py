@@ -1,0 +1,192 @@
+"""Forwards through a part of the layers, against models whose other parts are really gone."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+import torch
+
+from treewright.core.layers import LayerPlan
+from treewright.models.layer_plans import find_layers
+
+FAMILIES = ["llama", "qwen3", "gpt2", "gemma3", "mistral"]
+OUTPUTS = {"llama": ("self_attn.o_proj", "mlp.down_proj"), "mistral": ("self_attn.o_proj", "mlp.down_proj")}
+PROMPTS = [[5], [3, 8, 1, 9, 22, 4, 17, 60, 2], [7, 7, 2]]
+
+
+def without_parts(network, plan):
+    """A copy of a model whose parts that do not run give zeros."""
+    model = copy.deepcopy(network)
+    for number, layer in enumerate(model.model.layers):
+        for runs, name in zip((plan.attention, plan.mlp), OUTPUTS["llama"], strict=True):
+            if number not in runs:
+                layer.get_submodule(name).weight.data.zero_()
+    return model
+
+
+def continued(network, partial, text, path):
+    """Logits after each token of the path: all of the text but its last token read by the whole model, the rest in part."""
+    from transformers import DynamicCache
+
+    cache = DynamicCache()
+    with torch.no_grad():
+        if len(text) > 1:
+            network(torch.tensor([text[:-1]]), past_key_values=cache, use_cache=True)
+        return partial(torch.tensor([[text[-1], *path]]), past_key_values=cache, use_cache=True).logits[0].numpy()
+
+
+def plans_of(depth):
+    return [
+        LayerPlan.until(depth, 1), LayerPlan.without(depth, attention={0}), LayerPlan.without(depth, mlp={depth - 1}),
+        LayerPlan.without(depth, {0, 1}, {0}), LayerPlan.whole(depth),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_a_sketch_is_the_rest_of_the_model_on_the_memory_of_the_whole(family, causal, network, twin_of):
+    model = causal(family, "float64")
+    twin = twin_of(model, PROMPTS, seed=1)
+    for plan in plans_of(model.capabilities.layers):
+        partial = without_parts(network(family, "float64"), plan)
+        forest = twin.forest()
+        for _ in range(2):
+            twin.grow(forest, 3, shared=False)
+            answers = twin.session.sketch(forest, plan)
+        for row, text in enumerate(twin.texts):
+            for column in range(forest.columns):
+                expected = continued(network(family, "float64"), partial, text, forest.path_tokens(row, column))[-1]
+                assert np.abs(answers.row(row, column) - expected).max() < 1e-9
+        # What is scored after a sketch, and what a commit keeps, is the whole model's.
+        twin.grow(forest, 2, shared=False)
+        assert twin.error(forest, twin.session.score(forest)) < 1e-10
+        twin.commit(forest, extra=1)
+    assert twin.round() < 1e-10
+
+
+def test_claims_that_were_scored_keep_their_answers_in_a_sketch(causal, twin_of):
+    model = causal("llama", "float64")
+    twin = twin_of(model, PROMPTS, seed=2)
+    plan = LayerPlan.until(model.capabilities.layers, 1)
+    forest = twin.forest()
+    twin.grow(forest, 2, shared=True)
+    scored = twin.session.score(forest).logits.clone()
+    twin.grow(forest, 2, shared=True)
+    sketched = twin.session.sketch(forest, plan)
+    assert torch.equal(sketched.logits[:, :3], scored)
+    assert sketched.logits.shape[1] == 5 and twin.error(forest, sketched) > 1e-3
+    assert twin.error(forest, twin.session.score(forest)) < 1e-10
+    twin.commit(forest, extra=1)
+    assert twin.round() < 1e-10
+
+
+def test_a_sketch_that_is_never_scored_leaves_nothing_behind(causal, twin_of):
+    model = causal("llama", "float64")
+    twin = twin_of(model, PROMPTS, seed=4)
+    twin.round()
+    forest = twin.forest()
+    twin.grow(forest, 3, shared=True)
+    twin.session.sketch(forest, LayerPlan.until(model.capabilities.layers, 1))
+    twin.commit(forest, extra=1)
+    assert twin.round() < 1e-10
+
+
+def test_a_sketch_costs_one_forward_over_what_is_new(causal, twin_of):
+    model = causal("llama", "float32")
+    twin = twin_of(model, PROMPTS, seed=5)
+    twin.calls.clear()
+    depth = model.capabilities.layers
+    plan, other = LayerPlan.until(depth, 1), LayerPlan.without(depth, mlp={0})
+    forest = twin.forest()
+    for _ in range(2):
+        twin.grow(forest, 2, shared=True)
+        twin.session.sketch(forest, plan)
+        twin.session.sketch(forest, plan)
+    twin.session.sketch(forest, other)
+    assert twin.calls == [("sketch", 3, 3), ("sketch", 3, 2), ("sketch", 3, 5)]
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_rows_may_run_different_parts(family, causal, network, twin_of):
+    model = causal(family, "float64")
+    depth = model.capabilities.layers
+    plans = [LayerPlan.until(depth, 1), LayerPlan.whole(depth), LayerPlan.without(depth, {1}, {0})]
+    twin = twin_of(model, PROMPTS, seed=6)
+    forest = twin.forest()
+    twin.grow(forest, 3, shared=True)
+    answers = twin.session.score(forest, plans)
+    for row, plan in enumerate(plans):
+        partial = without_parts(network(family, "float64"), plan)
+        for column in range(forest.columns):
+            expected = continued(network(family, "float64"), partial, twin.texts[row], forest.path_tokens(row, column))[-1]
+            assert np.abs(answers.row(row, column) - expected).max() < 1e-9
+
+
+@pytest.mark.parametrize("group", [1, 2])
+def test_attention_of_a_group_reads_what_its_first_layer_reads(group, causal, network, twin_of):
+    model = causal("llama", "float64")
+    twin = twin_of(model, [[5]], seed=7)
+    forest = twin.forest()
+    token = np.array([[9, 3, 12]])
+    forest.grow(range(3), token)
+    depth = model.capabilities.layers
+    plan = LayerPlan(depth, frozenset(range(depth)), frozenset(range(depth)), group)
+    found = twin.session.sketch(forest, plan).logits[0].numpy()
+    expected = grouped(network("llama", "float64"), [5, *token[0].tolist()], group)
+    assert np.abs(found - expected).max() < 1e-9
+    whole = twin.session.score(forest).logits[0].numpy()
+    assert (np.abs(found - whole).max() < 1e-9) == (group == 1)
+
+
+def grouped(network, tokens, group):
+    """A llama by hand: in each group of layers the attention of all reads the first one's input, feed-forwards stay in order."""
+    inner = network.model
+    states = inner.embed_tokens(torch.tensor([tokens]))
+    positions = torch.arange(len(tokens))[None]
+    where = inner.rotary_emb(states, position_ids=positions)
+    mask = torch.full((len(tokens), len(tokens)), torch.finfo(states.dtype).min, dtype=states.dtype).triu(1)[None, None]
+    with torch.no_grad():
+        for number, layer in enumerate(inner.layers):
+            if number % group == 0:
+                entered = states
+            read, _ = layer.self_attn(layer.input_layernorm(entered), position_embeddings=where, attention_mask=mask)
+            states = states + read
+            states = states + layer.mlp(layer.post_attention_layernorm(states))
+        return network.lm_head(inner.norm(states))[0].numpy()
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_layers_are_found(family, causal):
+    model = causal(family, "float32")
+    assert model.capabilities.layers == model.config.num_hidden_layers
+
+
+def test_a_model_whose_parts_do_more_than_add_has_no_layers(network):
+    class Louder(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.self_attn, self.mlp, self.inner = layer.self_attn, layer.mlp, [layer]
+
+        def forward(self, hidden_states, **named):
+            return 1.5 * self.inner[0](hidden_states, **named)
+
+    model = copy.deepcopy(network("llama", "float32"))
+    assert find_layers(model) is not None
+    model.model.layers[0] = Louder(model.model.layers[0])
+    assert find_layers(model) is None
+
+
+def test_a_forward_leaves_the_model_as_it_was(network):
+    model = copy.deepcopy(network("llama", "float32"))
+    before = {name: set(vars(module)) for name, module in model.named_modules()}
+    layers = find_layers(model)
+    plan = LayerPlan(len(layers), frozenset({0}), frozenset(), group=2)
+    with pytest.raises(ZeroDivisionError), layers.running([plan]):
+        raise ZeroDivisionError
+    assert {name: set(vars(module)) for name, module in model.named_modules()} == before
+
+
+def test_shares():
+    assert LayerPlan.whole(4).is_whole and LayerPlan.until(4, 1).share == 0.25
+    assert LayerPlan.without(4, {0}, {1, 2}).share == 5 / 8 and not LayerPlan.without(4, {0}).is_whole
