@@ -94,7 +94,7 @@ class Job:
         columns = CPU_COLUMNS if _on_cpu(self.target) else None
         heard = listener if parts.select is None else None
         memories, decode = self.target.memories, self._decode()
-        return Engine(Run(self.request, self.protocols, parts, None, memories, decode, heard, columns))
+        return Engine(Run(self.request, self.protocols, parts, None, memories, decode, heard, self.scorers, columns))
 
     def _decode(self) -> Decode | None:
         tokenizer = self.target.tokenizer

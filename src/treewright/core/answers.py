@@ -79,6 +79,13 @@ class Answers:
         chosen.field = None if self.field is None else self.field.select(index)
         return chosen
 
+    @staticmethod
+    def by_row(sources: Sequence[Answers]) -> Answers:
+        """Row r of the answers sources[r]; logits only where the rows come from more than one model."""
+        if all(source is sources[0] for source in sources):
+            return sources[0]
+        return Answers(torch.stack([source.logits[row].to(sources[0].logits) for row, source in enumerate(sources)]))
+
     def map(self, change: Callable[[torch.Tensor], torch.Tensor]) -> Answers:
         """The answers after `change` of logits, hidden states and the states of exit layers."""
         exits = None if self.exits is None else Exits(change(self.exits.states), self.exits.head)

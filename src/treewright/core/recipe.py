@@ -10,7 +10,7 @@ from treewright.core.card import Card
 from treewright.core.errors import CompositionError, InputError, UnknownOption, choices
 from treewright.core.registry import entry
 
-SINGLE_SEAT = ("propose", "verify", "control", "draw", "select", "drive")
+SINGLE_SEAT = ("propose", "verify", "accept", "control", "draw", "select", "drive")
 
 
 @dataclass(frozen=True, slots=True)

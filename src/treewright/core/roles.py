@@ -14,10 +14,11 @@ import numpy as np
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
 from treewright.core.exits import Others
+from treewright.core.layers import LayerPlan
 from treewright.core.memories import Memories
 from treewright.core.randomness import Randomness
 from treewright.core.request import Request
-from treewright.core.selection import Selector
+from treewright.core.selection import Scorer, Selector
 from treewright.core.session import Capabilities, Session
 from treewright.core.text import Text
 
@@ -33,7 +34,9 @@ class Round:
 
     would_end(row, tokens): whether these tokens, appended, would end the row at an end id or a stop string. ask(): scores
     the claims that were added since, one forward of each model that makes the law, which then speaks of them too; False
-    where the budget is spent, and nothing more should be asked. ask_law: how `frontier_law` gets its answer.
+    where the budget is spent, and nothing more should be asked. ask_law: how `frontier_law` gets its answer. control:
+    what says when a chain of drafts is long enough. scorers: what judges texts, by role. spell(row, tokens): the text of tokens
+    that would follow the row's own new ones.
     """
 
     text: Text
@@ -51,6 +54,9 @@ class Round:
     would_end: Callable[[int, Sequence[int]], bool] = lambda row, tokens: False
     ask: Callable[[], bool] = lambda: False
     ask_law: Callable[[], TargetLaw] | None = None
+    control: Controller | None = None
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    spell: Callable[[int, Sequence[int]], str] = lambda row, tokens: ""
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 
@@ -77,6 +83,13 @@ class Round:
         if self.ask_law is None:
             raise ValueError("this round was made by hand: give it ask_law")
         return self.ask_law()
+
+    def more(self, answers: Answers, parent: int, column: int) -> np.ndarray:
+        """Which rows should draft on after the claim `column`, which was drawn from a draft model's `answers` at `parent`; [R]
+        bool. The claim itself stays: dropping it because of what it is would bias the law."""
+        if self.control is None:
+            return np.ones(self.rows, bool)
+        return self.control.more(self, answers, parent, column)
 
     def position(self, row: int, depth: int) -> int:
         """The absolute position of the token that a claim of this depth predicts."""
@@ -213,14 +226,34 @@ class Sampler(Protocol):
 
 
 class Controller(Protocol):
-    """Says before each round how many claims it may hold."""
+    """Says before each round how many claims it may hold, and after each draft of a chain whether to go on."""
 
     def claims(self, round: Round) -> int: ...
+
+    def more(self, round: Round, answers: Answers, parent: int, column: int) -> np.ndarray:
+        """Which rows draft on after `column`, [R] bool; see `Round.more`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Turn:
+    """Who answers for a row in a round. model: the name of a session; None where the round is decided without a new answer.
+    plan: the part of its layers that runs, None for the whole."""
+
+    model: str | None = "target"
+    plan: LayerPlan | None = None
+
+
+class Driver(Protocol):
+    """Says for each row, once claims are proposed, whose answers stand in the target's place; by it a text is not the target's
+    any more."""
+
+    def turns(self, round: Round) -> Sequence[Turn]: ...
 
 
 @dataclass(slots=True)
 class Parts:
-    """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included.
+    """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included; `drafts`:
+    the most that it asks other models about, where those are more. `accept`: a verifier that takes the drafter's own one's place.
     `hidden`: the sessions must keep last hidden states readable; `layers`: the target's must keep its exit layers. `reuse`: the
     target must be able to compute a window of a canvas. `bonus`: the verifier adds a token of its own after the accepted path,
     as speculation does; a search that chooses among claims does not, and its claims are never cut to what pays on the machine.
@@ -245,7 +278,10 @@ class Parts:
     control: Controller | None = None
     draw: Sampler | None = None
     select: Selector | None = None
+    accept: Verifier | None = None
+    drive: Driver | None = None
     claims: int = 1
+    drafts: int = 1
     claims_per_token: int = 0
     candidates: int = 1
     slots: int = 0
@@ -273,6 +309,9 @@ class Parts:
             form=self.form + other.form,
             control=self.control or other.control,
             draw=self.draw or other.draw,
+            accept=self.accept or other.accept,
+            drive=self.drive or other.drive,
+            drafts=max(self.drafts, other.drafts),
             select=self.select or other.select,
             claims=max(self.claims, other.claims),
             claims_per_token=max(self.claims_per_token, other.claims_per_token),

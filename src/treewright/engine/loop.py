@@ -10,13 +10,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from treewright.core.answers import Answers
 from treewright.core.errors import InputError
+from treewright.core.layers import LayerPlan
 from treewright.core.memories import Memories
 from treewright.core.randomness import Keyed, Randomness
 from treewright.core.request import Request
 from treewright.core.result import FinishReason
-from treewright.core.roles import Parts, Round, TargetLaw, Verdict
-from treewright.core.selection import Selector
+from treewright.core.roles import Parts, Round, TargetLaw, Turn, Verdict
+from treewright.core.selection import Scorer, Selector
 from treewright.core.session import Model, Opening, Session, check_room
 from treewright.core.text import Text
 from treewright.core.trace import Trace
@@ -40,8 +42,8 @@ class Listener(Protocol):
 class Run:
     """Everything a run needs beside the request. `models` must hold "target"; others are named by the parts.
 
-    `decode` turns token ids into text (None: no text is made). `columns`: the most columns, rows times claims, that pay on
-    this machine, None for no limit. `clock` is injected so that budgets can be tested.
+    `decode` turns token ids into text (None: no text is made). `scorers`: what judges texts, by role. `columns`: the most
+    columns, rows times claims, that pay on this machine, None for no limit. `clock` is injected so that budgets can be tested.
     """
 
     request: Request
@@ -51,6 +53,7 @@ class Run:
     memories: dict[Any, Any] = field(default_factory=dict)
     decode: Decode | None = None
     listener: Listener | None = None
+    scorers: Mapping[str, Scorer] = field(default_factory=dict)
     columns: int | None = None
     clock: Callable[[], float] = time.perf_counter
 
@@ -84,7 +87,8 @@ class Engine:
             parts.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0), reuse=parts.reuse,
         )  # fmt: skip
-        openings = {name: replace(opening, layers=parts.layers and name == "target") for name in run.models}
+        drafting = replace(opening, claims=max(opening.claims, parts.drafts + self._claims_kept))
+        openings = {name: replace(opening, layers=parts.layers) if name == "target" else drafting for name in run.models}
         self._sessions: dict[str, Session] = {
             name: model.open(self._text, openings[name], self._meter.recorder(name)) for name, model in run.models.items()
         }
@@ -188,6 +192,7 @@ class Engine:
             [row.key for row in self._rows], self._draft_law, claims + self._claims_kept,
             self._run.models["target"].capabilities.vocabulary, self._rounds, [row.log_weight for row in self._rows],
             self._parts.bonus, lambda row, tokens: self._rows[row].would_end(tokens, self._request),
+            control=self._parts.control, scorers=self._run.scorers, spell=self._spell,
         )  # fmt: skip
         round.ask = lambda: self._ask(round)
         return round
@@ -214,7 +219,7 @@ class Engine:
         if self._text.blank is None:
             round.forest.limit_depth(round.deepest)
         self._score(round)
-        verdict = parts.verify.verify(round, law)  # type: ignore[union-attr]
+        verdict = (parts.accept or parts.verify).verify(round, law)  # type: ignore[union-attr]
         for row, checks in zip(self._rows, law.checks, strict=True):
             row.checks = checks
         for done in verdict.completed:
@@ -232,8 +237,31 @@ class Engine:
         self._end_rows(verdict)
 
     def _score(self, round: Round) -> None:
-        for name in ("target", *self._steering_models):
+        for name in self._steering_models if self._parts.drive else ("target", *self._steering_models):
             round.answers[name] = self._sessions[name].score(round.forest)
+        if self._parts.drive is not None:
+            self._drive(round, self._parts.drive.turns(round))
+
+    def _drive(self, round: Round, turns: Sequence[Turn]) -> None:
+        """Asks whoever a driver names, and puts each row's answers in the target's place."""
+        found: dict[str, Answers] = {}
+        for name in sorted({turn.model for turn in turns if turn.model is not None}):
+            session, depth = self._sessions[name], self._run.models[name].capabilities.layers
+            parts = [turn.plan if turn.model == name else None for turn in turns]
+            plans = [plan or LayerPlan.whole(depth) for plan in parts] if any(parts) else []
+            found[name] = round.answers[name] = session.score(round.forest, plans)
+        self._asked = int("target" in found)
+        if found:
+            spare = next(iter(found.values()))
+            round.answers["target"] = Answers.by_row([spare if turn.model is None else found[turn.model] for turn in turns])
+
+    def _spell(self, row: int, tokens: Sequence[int]) -> str:
+        """The text of tokens that would follow the row's own new tokens."""
+        decode, slot = self._run.decode, self._rows[row]
+        if decode is None:
+            return ""
+        before = [*self._run.models["target"].capabilities.own_text(self._request.prompts[slot.prompt]), *slot.tokens]
+        return decode([*before, *tokens])[len(decode(before)) :]
 
     def _ask(self, round: Round) -> bool:
         if self._meter.spent():

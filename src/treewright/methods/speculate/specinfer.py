@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from treewright.core.errors import require
 from treewright.core.roles import Parts, Round
-from treewright.parts.propose.draft_model import draw_children
+from treewright.parts.propose.draft_model import ask_model, draw_children
 from treewright.parts.verify.rejection import Rejection
 
 CARD = {
@@ -69,7 +69,7 @@ class DraftTree:
         for count in self._config.expansion[: max(0, round.depth_left)]:
             if round.forest.columns + len(parents) * count > round.claims:
                 break
-            parents = draw_children(round, "draft", parents, count)
+            parents = draw_children(round, ask_model("draft")(round), parents, count)
 
 
 def parts(config: Config) -> Parts:

@@ -12,8 +12,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treewright.core.errors import require
-from treewright.core.roles import Parts, Round
-from treewright.parts.propose.draft_model import draw_children
+from treewright.core.roles import Parts
+from treewright.parts.propose.draft_model import DraftChain, ask_model
 from treewright.parts.verify.rejection import Rejection
 
 CARD = {
@@ -41,17 +41,7 @@ class Config:
         require(self.tokens >= 1, "tokens", self.tokens, "an integer >= 1")
 
 
-class DraftChain:
-    """Draws one child after another from the draft model."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def propose(self, round: Round) -> None:
-        parents = range(1)
-        for _ in range(min(self._config.tokens, round.claims - 1, round.depth_left)):
-            parents = draw_children(round, "draft", parents, count=1)
-
-
 def parts(config: Config) -> Parts:
-    return Parts(propose=DraftChain(config), verify=Rejection(), probabilities=True, claims=config.tokens + 1)
+    return Parts(
+        propose=DraftChain(ask_model("draft"), config.tokens), verify=Rejection(), probabilities=True, claims=config.tokens + 1
+    )

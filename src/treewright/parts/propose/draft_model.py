@@ -1,23 +1,33 @@
-"""Children drawn from a draft model's own law."""
+"""Children drawn from a draft model's own law, and chains of them."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
+from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT, Law
 from treewright.core.randomness import DRAFT
 from treewright.core.roles import Round
 from treewright.ops.residual import without
 
+Ask = Callable[[Round], Answers]
+"""A draft model's answers to all claims of the round so far; one call of it."""
 
-def draw_children(round: Round, model: str, parents: range, count: int) -> range:
-    """Scores the forest on `model` and adds `count` different children to each of the `parents`; returns their columns.
+
+def ask_model(model: str) -> Ask:
+    """Asks the session of this role."""
+    return lambda round: round.sessions[model].score(round.forest)
+
+
+def draw_children(round: Round, answers: Answers, parents: range, count: int) -> range:
+    """Adds `count` different children to each of the `parents` from a model's `answers` to the forest; returns their columns.
 
     Above temperature 0 children are drawn one after another without replacement from the model's warped law q (SWOR, or
     SINGLE for one child); at temperature 0 they are its `count` most probable tokens (DELTA). Where the law has fewer than
-    `count` tokens the rest is absent. Costs one call of `model`.
+    `count` tokens the rest is absent, and so are all children of an absent parent.
     """
-    answers = round.sessions[model].score(round.forest)
     rows = round.rows
     above = [parent for parent in parents for _ in range(count)]
     present = round.forest.token != ABSENT
@@ -46,3 +56,24 @@ def _without_replacement(
         drawn.append(round.randomness.index(law, key, position, DRAFT, first_trial + len(drawn)))
         law = without(law, drawn[-1])
     return drawn + [ABSENT] * (count - len(drawn))
+
+
+class DraftChain:
+    """Proposer: draws one token after another, `tokens` at most, from whoever `ask` asks. After each the controller may say that
+    a row has enough; the token it says so after is kept. Costs one call of `ask` for each token."""
+
+    def __init__(self, ask: Ask, tokens: int) -> None:
+        self._ask, self._tokens = ask, tokens
+
+    def propose(self, round: Round) -> None:
+        going, parents = np.ones(round.rows, bool), range(1)
+        for _ in range(min(self._tokens, round.claims - 1, round.depth_left)):
+            answers = self._ask(round)
+            drawn = draw_children(round, answers, parents, count=1)
+            column = drawn.start
+            round.forest.token[~going, column] = ABSENT
+            going &= round.forest.token[:, column] != ABSENT
+            going &= round.more(answers, parents.start, column)
+            if not going.any():
+                return
+            parents = drawn
