@@ -128,4 +128,4 @@ class Batches:
         seed = self._settings["seed"]
         settings = {**self._settings, "seed": seed if number == 0 else int(fingerprint([seed, number]), 16)}
         options = {f"{method}.{name}": value for method, name, value in self._recipe.options}
-        return prepare(target, [row.prompt for row in rows], "+".join(self._recipe.methods), options, others, settings)
+        return prepare(target, [row.prompt for row in rows], self._recipe.name, options, others, settings)

@@ -30,7 +30,7 @@ def command(
     matrix: Matrix = False, pairwise: Pairwise = False, as_json: option.Json = False,
 ) -> int:  # fmt: skip
     """Prove on a model that methods give what they claim. Exit code 1 if a check fails."""
-    wanted = None if names == "all" else option.names("--methods", names)
+    wanted = None if names == "all" else option.recipes("--methods", names)
     roles = option.pairs("--with", others)
     if pairwise and not matrix:
         raise InputError("--pairwise was given without --matrix, whose cells it chooses from; give both")

@@ -32,7 +32,7 @@ def command(
     plot: Plot = None, as_json: option.Json = False,
 ) -> None:  # fmt: skip
     """Decode one prompt with several methods, side by side."""
-    names = option.names("--methods", methods)
+    names = option.recipes("--methods", methods)
     peers = option.names("--against", against) if against else []
     options, constraint = options_by_method(names, option.values(method_options)), option.constraint(schema, regex, lark, choice)
     if plot is not None:

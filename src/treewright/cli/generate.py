@@ -78,7 +78,7 @@ def _one(prompt: str, recipe: Recipe, settings: dict[str, Any], loading: tuple[A
     target, others = load_models(*loading, scorers=recipe.scorers())
     from treewright.api import prepare
 
-    job = prepare(target, [prompt], "+".join(recipe.methods), _method_options(recipe), others, settings)
+    job = prepare(target, [prompt], recipe.name, _method_options(recipe), others, settings)
     live = sys.stdout.isatty() and settings["samples"] == 1 and not destination.as_json
     result = job.finish(_Printer() if live else None)[0]
     trace = result.trace

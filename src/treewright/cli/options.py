@@ -12,13 +12,14 @@ import typer
 from treewright.core import grammar as grammars
 from treewright.core.errors import InputError
 from treewright.core.grammar import Grammar
+from treewright.core.recipe import Recipe
 
 Texts = list[str] | None
 
 ModelName = Annotated[str, typer.Option("--model", help="A bundled name, a transformers id, or a folder.")]
 With = Annotated[Texts, typer.Option("--with", metavar="ROLE=MODEL", help="Such as draft=default-draft, reward=FOLDER[#LABEL].")]
 Set = Annotated[Texts, typer.Option("--set", metavar="[METHOD.]KEY=VALUE", help="Method options; see `treewright show`.")]
-Method = Annotated[str, typer.Option("--method", help="A method's name, or names joined by '+'.")]
+Method = Annotated[str, typer.Option("--method", help="A method's name or alias, or some joined by '+'.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="New tokens at most.")]
 MinNewTokens = Annotated[int, typer.Option("--min-new-tokens", help="New tokens at least.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
@@ -84,6 +85,17 @@ def names(option: str, written: str) -> list[str]:
     if twice is not None:
         raise InputError(f"{option} names '{twice}' twice; name it once")
     return found
+
+
+def recipes(option: str, written: str) -> list[str]:
+    """As `names`, aliases as the names of their methods. Raises UnknownMethod and CompositionError, too."""
+    called: dict[str, str] = {}
+    for name in names(option, written):
+        recipe = Recipe.of(name).name
+        if recipe in called:
+            raise InputError(f"{option} names '{recipe}' twice ('{called[recipe]}' and '{name}'); name it once")
+        called[recipe] = name
+    return list(called)
 
 
 def constraint(schema: Path | None, pattern: str | None, lark: Path | None, texts: Sequence[str] | None) -> Grammar | None:
