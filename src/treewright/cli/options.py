@@ -43,6 +43,7 @@ BatchRows = Annotated[int, typer.Option("--batch-rows", help="Rows decoded at on
 InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE.jsonl", help='Lines with "prompt" or "tokens".')]
 OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE.jsonl", help="Answers; a cut-off run resumes.")]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE.json", help="Write the trace, for `treewright plot`.")]
+Logprobs = Annotated[bool, typer.Option("--logprobs", help="JSON holds the log-probability of each token, warpers aside.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JsonSchema = Annotated[Path | None, typer.Option("--json-schema", metavar="FILE", help="Only JSON that is valid under this.")]
 Regex = Annotated[str | None, typer.Option("--regex", metavar="PATTERN", help="Only text that this matches as a whole.")]

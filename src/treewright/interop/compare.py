@@ -203,9 +203,9 @@ def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str |
     comparable, note = name in PEERS or _lossless(task, name), ""
     if divergence is not None:
         note = str(divergence) if comparable else OWN_LAW
-        selection = None if first.trace is None else first.trace.notes.get("selection")
-        if selection is not None:
-            note = f"chosen among {selection['candidates']} candidates, which is another law than plain decoding's"
+        among = None if first.trace is None else first.trace.chosen_among
+        if among is not None:
+            note = f"chosen among {among}, which is another law than plain decoding's"
         elif task.temperature > 0 and not divergence.excused and note != OWN_LAW:
             note += "; peers and methods that reject draw other tokens from the same law, see certify"
     return ComparisonRow(

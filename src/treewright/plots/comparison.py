@@ -84,7 +84,7 @@ def _progress(row: Contestant) -> tuple[list[float], list[int]]:
     count = len(row.tokens)
     if row.trace is None or not row.trace.steps:
         return [row.seconds * index / max(1, count) for index in range(count + 1)], list(range(count + 1))
-    before, rounds = calls_by_round(row.trace.calls, len(row.trace.steps))
+    before, rounds = calls_by_round(row.trace.calls, row.trace.steps)
     clock = sum(call.seconds for call in before)
     times, counts = [0.0, clock], [0, 0]
     for step, calls in zip(row.trace.steps, rounds, strict=True):

@@ -80,6 +80,8 @@ class Race:
 class StochasticBeams(AllEnd):
     """Verifier and selector."""
 
+    hypotheses = True
+
     def __init__(self) -> None:
         self._races: dict[int, Race] = {}
 
