@@ -10,7 +10,7 @@ import pytest
 
 import treewright
 from treewright.core import registry
-from treewright.core.card import Card, read_card
+from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, UnknownMethod
 from treewright.core.registry import Entry, methods
 from treewright.core.roles import Parts

@@ -49,7 +49,7 @@ JsonSchema = Annotated[Path | None, typer.Option("--json-schema", metavar="FILE"
 Regex = Annotated[str | None, typer.Option("--regex", metavar="PATTERN", help="Only text that this matches as a whole.")]
 GrammarFile = Annotated[Path | None, typer.Option("--grammar", metavar="FILE.lark", help="Only text of this Lark grammar.")]
 Choice = Annotated[Texts, typer.Option("--choice", metavar="TEXT", help="Only one of these texts; repeat it for each.")]
-MethodNames = Annotated[str, typer.Option("--methods", metavar="A,B,C", help="Names separated by commas.")]
+MethodNames = Annotated[str, typer.Option("--methods", "--method", metavar="A,B,C", help="Names separated by commas.")]
 
 
 def pairs(option: str, written: Sequence[str] | None) -> dict[str, str]:

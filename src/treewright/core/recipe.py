@@ -45,7 +45,8 @@ class Recipe:
     @staticmethod
     def of(method: str, options: Mapping[str, Any] | None = None) -> Recipe:
         """Reads "a+b" and {"option": value} or {"a.option": value}; an option without its method's name belongs to
-        the one method that has it. Methods may be called by an alias; the recipe holds their names. Raises UnknownMethod, UnknownOption, CompositionError."""
+        the one method that has it. Methods may be called by an alias; the recipe holds their names.
+        Raises UnknownMethod, UnknownOption, CompositionError."""
         names = tuple(part.strip() for part in method.split("+"))
         if not all(names):
             raise InputError(f"method is '{method}'; write names joined by '+', such as token_recycling or a+b")

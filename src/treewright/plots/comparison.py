@@ -104,7 +104,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Contestant], colors: dict[str, str]) -
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     for place, row, speed in zip(places, rows, speeds, strict=True):
-        ratios = [f"{row.ratio_to_plain:.2f}x plain"]
+        ratios = [f"{row.ratio_to_plain:.2f}x {rows[0].method}"]
         ratios += [] if row.ratio_to_peer is None else [f"{row.ratio_to_peer:.2f}x peer"]
         text = "text differs" if not row.equal else "near tie" if row.note else "text equal"
         gap = 0.02 * max(speeds)
