@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from treewright.core import registry
-from treewright.core.card import read_card
+from treewright.core.card import parse_head, read_card
 from treewright.core.errors import CompositionError, InputError, UnknownMethod, UnknownOption
 from treewright.core.recipe import Recipe
 
@@ -63,6 +64,76 @@ def test_listing_methods_imports_neither_torch_nor_any_method() -> None:
 @pytest.mark.parametrize("words", ["token_recycling", "recycling", "TR", "turning trash into treasure"])
 def test_a_paper_is_found_by_name_alias_and_title(words: str) -> None:
     assert registry.find(words).name == "token_recycling"
+
+
+def test_every_alias_names_its_method_wherever_a_method_is_named() -> None:
+    for card in registry.methods():
+        for alias in card.aliases:
+            assert registry.entry(alias).card is registry.entry(card.name).card, alias
+            assert not set(alias) & set("+,."), f"{card.name}: alias '{alias}' cannot be written in a recipe"
+    assert registry.entry("Speculative-Decoding").card.name == "speculative_sampling"
+
+
+def test_a_recipe_of_aliases_holds_names() -> None:
+    recipe = Recipe.of("MSS+experts", {"mss.expansion": [2, 1], "experts.alpha": 1.0, "filter_p": 0.5})
+    assert recipe == Recipe.of("specinfer+dexperts", {"expansion": [2, 1], "alpha": 1.0, "dexperts.filter_p": 0.5})
+    assert recipe.to_json()["method"] == "specinfer+dexperts"
+    with pytest.raises(CompositionError, match="method 'specinfer' stands twice"):
+        Recipe.of("MSS+specinfer")
+
+
+@pytest.fixture
+def installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two methods with the alias "x", one of which is called "y", which is an alias of the other."""
+    entries = {}
+    for name, aliases in {"y": '["x"]', "toy": '["x", "y", "a paper with so many words"]'}.items():
+        path = tmp_path / f"{name}.py"
+        path.write_text(METHOD.replace('["x"]', aliases))
+        entries[name] = registry.Entry(path, "search", name)
+    monkeypatch.setattr(registry, "entries", lambda: entries)
+
+
+def test_an_alias_of_several_is_refused_and_a_name_goes_first(installed: None) -> None:
+    for ask in (registry.entry, registry.find, Recipe.of):
+        with pytest.raises(UnknownMethod, match="'X' is an alias of toy and y; give one of these names"):
+            ask("X")
+    assert registry.entry("Y").card.name == "y"
+
+
+def test_a_title_is_understood_and_never_suggested(installed: None) -> None:
+    assert registry.entry("A Paper with so many words").card.name == "toy"
+    with pytest.raises(UnknownMethod, match=r"unknown method 'a paper with so many word'; allowed: toy, y$"):
+        registry.entry("a paper with so many word")
+
+
+def test_one_name_reads_one_file(installed: None) -> None:
+    registry.entries()["toy"].path.write_text("NOTHING = 1")
+    assert registry.entry("y").card.name == "y"
+    with pytest.raises(InputError, match="its literal CARD must have"):
+        registry.methods()
+
+
+def test_the_head_of_a_file_says_what_the_whole_file_says() -> None:
+    for found in registry.entries().values():
+        text = found.path.read_text(encoding="utf-8")
+        head, whole = parse_head(text, "head").body, ast.parse(text).body
+        assert len(head) < len(whole), found.path
+        assert [ast.dump(node) for node in head] == [ast.dump(node) for node in whole[: len(head)]]
+        assert any(isinstance(node, ast.ClassDef) and node.name == "Config" for node in head)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'CARD = 1\nclass Config:\n    """\nclass B:\n"""\n    size: int = 3\nx = 1\n',
+        "CARD = 1\nclass Config:\n    size: int = (\n3)\n    x: int = 4\n",
+        "class Config:\n    size: int = 3\nx = 1\nCARD = 1\n",
+        '"""\nCARD\nclass Config:\nx\n"""\nCARD = 1\nclass Config:\n    size: int = 3',
+        "CARD = 1\n",
+    ],
+)
+def test_where_the_head_cannot_be_cut_the_whole_file_is_read(text: str) -> None:
+    assert ast.dump(parse_head(text, "file")) == ast.dump(ast.parse(text))
 
 
 def test_what_is_not_found_is_answered_with_the_nearest() -> None:

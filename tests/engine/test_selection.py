@@ -34,6 +34,8 @@ class Lengths(Table):
 class FirstTo:
     """Has enough once `k` candidates have ended; notes what it is asked."""
 
+    hypotheses = False
+
     def __init__(self, k: int) -> None:
         self.k, self.asked = k, []
 

@@ -30,7 +30,7 @@ def rows(trace) -> list[Row]:
 def test_race_and_bars(rows, figure):
     drawn = figure(lambda rows, path: draw_comparison(rows, path, "a $title$"), rows)
     words = [text.get_text() for axes in drawn.axes for text in axes.texts]
-    assert {"a $title$", "1.50x plain", "1.50x plain, 1.00x peer"} <= set(words)
+    assert {"a $title$", "1.50x tried", "1.50x tried, 1.00x peer"} <= set(words)
     assert {"2.00 tokens a call, text equal", "2.00 tokens a call, text differs"} <= set(words)
     race, bars = drawn.axes[1:]
     assert [bar.get_width() for bar in bars.patches] == pytest.approx([40, 20])

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,10 +60,17 @@ def test_lines(widths: list[float]):
 
 
 def test_calls_are_sorted_into_rounds(trace):
-    before, rounds = calls_by_round(trace.calls, 2)
+    before, rounds = calls_by_round(trace.calls, trace.steps)
     assert [call.kind for call in before] == ["prefill", "prefill"]
     assert [[call.model for call in group] for group in rounds] == [["draft", "target"], ["draft", "target"]]
-    assert calls_by_round([], 2) == ([], [[], []])
+    assert calls_by_round([], trace.steps) == ([], [[], []])
+
+
+def test_a_round_has_all_the_calls_it_asked_for(trace):
+    search = dataclasses.replace(trace.steps[0], calls=2)
+    _, rounds = calls_by_round(trace.calls, [search])
+    assert [[call.model for call in group] for group in rounds] == [["draft", "target", "draft", "target"]]
+    assert calls_by_round(trace.calls, trace.steps[:1])[1] == [trace.calls[2:4]]
 
 
 def test_words_are_shown_on_one_line():

@@ -10,7 +10,7 @@ import pytest
 
 import treewright
 from treewright.core import registry
-from treewright.core.card import Card, read_card
+from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, UnknownMethod
 from treewright.core.registry import Entry, methods
 from treewright.core.roles import Parts
@@ -149,7 +149,7 @@ def plug_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., No
         path.write_text(THEIRS.format(remark="", spoil=spoil, needs=needs))
         monkeypatch.syspath_prepend(tmp_path)
         monkeypatch.delitem(__import__("sys").modules, "their_method", raising=False)
-        installed = {**registry.entries(), "their_method": Entry(read_card(path, "speculate"), "their_method")}
+        installed = {**registry.entries(), "their_method": Entry(path, "speculate", "their_method")}
         monkeypatch.setattr(registry, "entries", lambda: installed)
 
     return install

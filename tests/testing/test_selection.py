@@ -22,6 +22,8 @@ FIRST = ("first_finish", {"candidates": 3})
 class Selector:
     """A selector by length with one thing wrong."""
 
+    hypotheses = False
+
     def __init__(self, bug: str) -> None:
         self.bug, self.calls = bug, 0
 

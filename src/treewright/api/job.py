@@ -115,22 +115,24 @@ class Job:
         return results
 
     def _result(self, engine: Engine, prompt: int) -> Result:
-        rows = engine.ledger.ended(prompt)
-        notes = {}
+        rows, account = engine.ledger.ended(prompt), engine.ledger.accounts[prompt]
+        notes: dict[str, Any] = {}
         evidence = self._evidence(engine, prompt)
         if engine.selector is not None:
             candidates = [row.to_candidate(self._text(row)) for row in rows]
-            rows = [rows[index] for index in engine.selector.select(self._spell(prompt), candidates, self.scorers)]
-            account = engine.ledger.accounts[prompt]
-            notes["selection"] = {
-                "candidates": len(candidates), "order": [row.sample for row in rows], "given_up": account.given_up,
-                "tokens": account.tokens,
-            }  # fmt: skip
+            order = engine.selector.select(self._spell(prompt), candidates, self.scorers)
+            if engine.selector.hypotheses:
+                notes["selection"] = {"hypotheses": len(candidates), "order": order}
+            else:
+                notes["selection"] = {
+                    "candidates": len(candidates), "order": [rows[index].sample for index in order],
+                    "given_up": account.given_up, "tokens": account.tokens,
+                }  # fmt: skip
+            rows = [rows[index] for index in order]
         samples = [row.to_sample(self._text(row), self.request.logprobs) for row in rows[: self.request.samples]]
         trace = engine.traces[rows[0].key]
-        trace.recipe = self.recipe.to_json()
-        if notes:
-            trace.calls, trace.seconds, trace.notes = account.calls, account.seconds, notes
+        trace.recipe, trace.notes = self.recipe.to_json(), notes
+        trace.calls, trace.seconds = account.calls, account.seconds
         first = samples[0]
         return Result(
             first.text, first.tokens, first.finish_reason, first.logprobs, first.log_weight, samples, trace, evidence

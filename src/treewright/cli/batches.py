@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from treewright.cli.answers import answer
 from treewright.cli.models import load_models
 from treewright.cli.rows import InputRow, OutputFile, fingerprint, read_rows
 from treewright.core.errors import InputError, TreewrightError
@@ -66,7 +67,7 @@ class Batches:
             for rows, job in jobs:
                 results = job.finish()
                 fresh = [(row, result) for row, result in zip(rows, results, strict=True) if row not in self._output.done]
-                self._output.append([(row, self._answer(result)) for row, result in fresh])
+                self._output.append([(row, answer(result)) for row, result in fresh])
                 calls += _model_calls(results)
                 tokens += sum(len(sample.tokens) for result in results for sample in result.samples)
                 progress.update(bar, completed=len(self._output.done))
@@ -86,18 +87,6 @@ class Batches:
     def _progress(self, console: Console) -> Progress:
         columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
         return Progress(*columns, console=console, disable=not console.is_terminal)
-
-    def _answer(self, result: Any) -> dict[str, Any]:
-        answer = {
-            "text": result.text, "tokens": result.tokens, "finish_reason": result.finish_reason,
-            "tokens_per_call": round(result.trace.tokens_per_call, 4),
-        }  # fmt: skip
-        if len(result.samples) > 1:
-            answer["samples"] = [
-                {"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason, "log_weight": s.log_weight}
-                for s in result.samples
-            ]
-        return answer
 
     def _jobs(self, target: Loaded, others: dict[str, Loaded]) -> list[tuple[range, Job]]:
         """The batches that have something left to do, checked."""
@@ -128,4 +117,4 @@ class Batches:
         seed = self._settings["seed"]
         settings = {**self._settings, "seed": seed if number == 0 else int(fingerprint([seed, number]), 16)}
         options = {f"{method}.{name}": value for method, name, value in self._recipe.options}
-        return prepare(target, [row.prompt for row in rows], "+".join(self._recipe.methods), options, others, settings)
+        return prepare(target, [row.prompt for row in rows], self._recipe.name, options, others, settings)

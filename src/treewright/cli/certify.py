@@ -15,22 +15,33 @@ from treewright.core.errors import InputError, choices
 from treewright.core.recipe import Recipe
 from treewright.core.registry import methods
 
-Names = Annotated[str, typer.Option("--methods", metavar="all|A,B", help="'all': every lossless method that fits the model.")]
+Names = Annotated[
+    str, typer.Option("--methods", "--method", metavar="all|A,B", help="'all': each that claims a text and fits the model.")
+]
 Matrix = Annotated[
     bool,
     typer.Option("--matrix", help="Every lossless drafter under every kind of constraint and every steering."),
 ]
 Pairwise = Annotated[bool, typer.Option("--pairwise", help="Of the matrix, some thirty cells in which every two parts meet.")]
+Positional = Annotated[str | None, typer.Argument(metavar="MODEL", help="As --model.")]
+GivenModel = Annotated[str | None, typer.Option("--model", help="A bundled name, a transformers id, or a folder (default).")]
 FAILED = 1
 
 
 def command(
-    model: option.ModelName = "default", names: Names = "all", others: option.With = None,
+    positional: Positional = None, model: GivenModel = None, names: Names = "all", others: option.With = None,
     dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
     matrix: Matrix = False, pairwise: Pairwise = False, as_json: option.Json = False,
 ) -> int:  # fmt: skip
-    """Prove on a model that methods give what they claim. Exit code 1 if a check fails."""
-    wanted = None if names == "all" else option.names("--methods", names)
+    """Prove on a model that methods give what they claim. Exit code 1 if a check fails.
+
+    Lossless methods are held to plain decoding; on a model that fills slots in any order, those that equal a static schedule
+    are held to it.
+    """
+    if positional is not None and model is not None:
+        raise InputError(f"the model was given as '{positional}' and as --model '{model}'; give it once")
+    model = positional or model or "default"
+    wanted = None if names == "all" else option.recipes("--methods", names)
     roles = option.pairs("--with", others)
     if pairwise and not matrix:
         raise InputError("--pairwise was given without --matrix, whose cells it chooses from; give both")

@@ -31,8 +31,12 @@ def command(
     dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
     plot: Plot = None, as_json: option.Json = False,
 ) -> None:  # fmt: skip
-    """Decode one prompt with several methods, side by side."""
-    names = option.names("--methods", methods)
+    """Decode one prompt with several methods, side by side.
+
+    The first row is plain decoding, or llada where the model fills slots in any order: the others' texts and speeds are
+    compared with its. Model calls are all forwards of the target, tokens per call the text's tokens over them.
+    """
+    names = option.recipes("--methods", methods)
     peers = option.names("--against", against) if against else []
     options, constraint = options_by_method(names, option.values(method_options)), option.constraint(schema, regex, lark, choice)
     if plot is not None:
@@ -86,7 +90,7 @@ def _print(prompt: str, rows: Sequence[Any]) -> None:
     console = output()
     table = Table("method", box=None, pad_edge=False, header_style="bold")
     table.add_column("text")
-    for title in ("model calls", "tokens per call", "seconds", "to plain", "to peer"):
+    for title in ("model calls", "tokens per call", "seconds", f"to {rows[0].method}", "to peer"):
         table.add_column(title, justify="right")
     table.add_column("note")
     for row in rows:

@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from treewright.cli import options as option
+from treewright.cli.answers import answer, sample
 from treewright.cli.batches import Batches
 from treewright.cli.command import PROMPT_HELP, check_folder, notes, print_json, read_prompt, run_command
 from treewright.cli.models import load_models
@@ -40,16 +41,23 @@ def command(
     schema: option.JsonSchema = None, regex: option.Regex = None, lark: option.GrammarFile = None, choice: option.Choice = None,
     dtype: option.Dtype = None, device: option.Device = None, compiled: option.Compile = False,
     input_file: option.InputFile = None, output_file: option.OutputFile = None, batch_rows: option.BatchRows = 16,
-    trace: option.TraceFile = None, as_json: option.Json = False,
+    logprobs: option.Logprobs = False, trace: option.TraceFile = None, as_json: option.Json = False,
 ) -> None:  # fmt: skip
-    """Decode a prompt, or a file of prompts."""
+    """Decode a prompt, or a file of prompts.
+
+    Tokens are those of all samples that come out; model calls the target's forwards for the prompt, those of rows that were
+    not chosen included; tokens per call the one over the other.
+    """
     sampling = Sampling(temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty)
     settings: dict[str, Any] = dict(
         max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, sampling=sampling, seed=seed, samples=samples,
         stop=tuple(stop or ()), ignore_eos=ignore_eos, budget=Budget(None, budget_calls, budget_seconds), batch_rows=batch_rows,
+        logprobs=logprobs,
     )  # fmt: skip
     Request(prompts=((0,),), **settings)  # refuses a wrong value before a model is loaded
     settings["constraint"] = option.constraint(schema, regex, lark, choice)
+    if logprobs and not as_json and output_file is None:
+        raise InputError("--logprobs was given, but text alone has no place for them; give --json, or --input and --output")
     check_folder("--trace", trace)
     check_folder("--output", output_file)
     recipe = Recipe.of(method, option.values(method_options))
@@ -78,31 +86,30 @@ def _one(prompt: str, recipe: Recipe, settings: dict[str, Any], loading: tuple[A
     target, others = load_models(*loading, scorers=recipe.scorers())
     from treewright.api import prepare
 
-    job = prepare(target, [prompt], "+".join(recipe.methods), _method_options(recipe), others, settings)
+    job = prepare(target, [prompt], recipe.name, _method_options(recipe), others, settings)
     live = sys.stdout.isatty() and settings["samples"] == 1 and not destination.as_json
     result = job.finish(_Printer() if live else None)[0]
     trace = result.trace
-    account = {
-        "model_calls": trace.model_calls, "tokens_per_call": trace.tokens_per_call,
-        "seconds": trace.seconds, "seconds_in_model": trace.seconds_in_model,
-    }  # fmt: skip
     if destination.as_json:
-        samples = [
-            {"text": s.text, "tokens": s.tokens, "finish_reason": s.finish_reason, "log_weight": s.log_weight}
-            for s in result.samples
-        ]  # fmt: skip
-        head = {"prompt": prompt, "model": target.name, **recipe.to_json()}
-        print_json({**head, **samples[0], **account, "samples": samples, **trace.notes})
+        seconds = {"seconds": trace.seconds, "seconds_in_model": trace.seconds_in_model}
+        samples = {"samples": [sample(one) for one in result.samples]}
+        print_json({"prompt": prompt, "model": target.name, **recipe.to_json(), **answer(result), **seconds, **samples})
     elif not live:
         _print_samples([sample.text for sample in result.samples])
     if destination.trace is not None:
         _write_trace(destination.trace, prompt, result, target.tokenizer)
-    tokens = sum(len(sample.tokens) for sample in result.samples)
     notes().print(
-        f"{recipe}: {tokens} tokens, {trace.model_calls} model calls, {trace.tokens_per_call:.2f} tokens per call, "
+        f"{recipe}: {_tokens(result)}, {trace.model_calls} model calls, {result.tokens_per_call:.2f} tokens per call, "
         f"{trace.seconds:.2f} s ({_endings(result, settings)})",
         soft_wrap=True,
     )
+
+
+def _tokens(result: Any) -> str:
+    """The new tokens that are printed, and among what they were chosen."""
+    tokens, among = sum(len(one.tokens) for one in result.samples), result.trace.chosen_among
+    several = f" in {len(result.samples)} samples" if len(result.samples) > 1 else ""
+    return f"{tokens} tokens{several}" + ("" if among is None else f" (chosen among {among})")
 
 
 def _endings(result: Any, settings: dict[str, Any]) -> str:

@@ -12,13 +12,14 @@ import typer
 from treewright.core import grammar as grammars
 from treewright.core.errors import InputError
 from treewright.core.grammar import Grammar
+from treewright.core.recipe import Recipe
 
 Texts = list[str] | None
 
 ModelName = Annotated[str, typer.Option("--model", help="A bundled name, a transformers id, or a folder.")]
 With = Annotated[Texts, typer.Option("--with", metavar="ROLE=MODEL", help="Such as draft=default-draft, reward=FOLDER[#LABEL].")]
 Set = Annotated[Texts, typer.Option("--set", metavar="[METHOD.]KEY=VALUE", help="Method options; see `treewright show`.")]
-Method = Annotated[str, typer.Option("--method", help="A method's name, or names joined by '+'.")]
+Method = Annotated[str, typer.Option("--method", help="A method's name or alias, or some joined by '+'.")]
 MaxNewTokens = Annotated[int, typer.Option("--max-new-tokens", help="New tokens at most.")]
 MinNewTokens = Annotated[int, typer.Option("--min-new-tokens", help="New tokens at least.")]
 Temperature = Annotated[float, typer.Option("--temperature", help="0 is greedy.")]
@@ -42,12 +43,13 @@ BatchRows = Annotated[int, typer.Option("--batch-rows", help="Rows decoded at on
 InputFile = Annotated[Path | None, typer.Option("--input", metavar="FILE.jsonl", help='Lines with "prompt" or "tokens".')]
 OutputFile = Annotated[Path | None, typer.Option("--output", metavar="FILE.jsonl", help="Answers; a cut-off run resumes.")]
 TraceFile = Annotated[Path | None, typer.Option("--trace", metavar="FILE.json", help="Write the trace, for `treewright plot`.")]
+Logprobs = Annotated[bool, typer.Option("--logprobs", help="JSON holds the log-probability of each token, warpers aside.")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 JsonSchema = Annotated[Path | None, typer.Option("--json-schema", metavar="FILE", help="Only JSON that is valid under this.")]
 Regex = Annotated[str | None, typer.Option("--regex", metavar="PATTERN", help="Only text that this matches as a whole.")]
 GrammarFile = Annotated[Path | None, typer.Option("--grammar", metavar="FILE.lark", help="Only text of this Lark grammar.")]
 Choice = Annotated[Texts, typer.Option("--choice", metavar="TEXT", help="Only one of these texts; repeat it for each.")]
-MethodNames = Annotated[str, typer.Option("--methods", metavar="A,B,C", help="Names separated by commas.")]
+MethodNames = Annotated[str, typer.Option("--methods", "--method", metavar="A,B,C", help="Names separated by commas.")]
 
 
 def pairs(option: str, written: Sequence[str] | None) -> dict[str, str]:
@@ -84,6 +86,17 @@ def names(option: str, written: str) -> list[str]:
     if twice is not None:
         raise InputError(f"{option} names '{twice}' twice; name it once")
     return found
+
+
+def recipes(option: str, written: str) -> list[str]:
+    """As `names`, aliases as the names of their methods. Raises UnknownMethod and CompositionError, too."""
+    called: dict[str, str] = {}
+    for name in names(option, written):
+        recipe = Recipe.of(name).name
+        if recipe in called:
+            raise InputError(f"{option} names '{recipe}' twice ('{called[recipe]}' and '{name}'); name it once")
+        called[recipe] = name
+    return list(called)
 
 
 def constraint(schema: Path | None, pattern: str | None, lark: Path | None, texts: Sequence[str] | None) -> Grammar | None:

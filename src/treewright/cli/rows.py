@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from treewright.cli.answers import FIELDS
 from treewright.core.errors import InputError
 
 MARK = "treewright"
@@ -17,7 +18,7 @@ MARK = "treewright"
 
 ADVICE = "give another --output, or remove the file"
 FOREIGN = f"not a line of `treewright generate`; {ADVICE}"
-WRITTEN = (MARK, "text", "finish_reason", "tokens_per_call", "samples")
+WRITTEN = (MARK, *(name for name in FIELDS if name != "tokens"))
 
 
 @dataclass(frozen=True, slots=True)

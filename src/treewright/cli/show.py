@@ -11,7 +11,7 @@ from rich.table import Table
 
 from treewright.cli.command import output, print_json, run_command
 from treewright.core.card import Card
-from treewright.core.registry import entries, find
+from treewright.core.registry import find
 
 
 def command(
@@ -19,8 +19,7 @@ def command(
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON object.")] = False,
 ) -> None:
     """Show one method: paper, options with defaults, claims and needs."""
-    installed = entries()
-    card = installed[method].card if method in installed else find(method)
+    card = find(method)
     if as_json:
         print_json(_record(card))
     else:

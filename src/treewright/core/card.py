@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,7 +76,7 @@ class Card:
 
 def read_card(path: Path, family: str) -> Card:
     """The card of a method file: its literal CARD, its Config's fields and the first paragraph of its docstring."""
-    tree = ast.parse(path.read_text(encoding="utf-8"), filename=str(path))
+    tree = parse_head(path.read_text(encoding="utf-8"), str(path))
     literal: dict[str, Any] | None = None
     options: tuple[Option, ...] = ()
     for node in tree.body:
@@ -105,6 +106,19 @@ def read_card(path: Path, family: str) -> Card:
         tables=tuple(literal.get("tables", {}).items()),
         **sequences,
     )
+
+
+def parse_head(text: str, name: str) -> ast.Module:
+    """The statements of a method file as far as a card needs them: up to the end of its Config, where CARD stands before that,
+    else all of them. What follows is most of a file, and parsing is what listing methods costs."""
+    config = re.search(r"^class Config\b.*\n", text, re.MULTILINE)
+    behind = config and re.compile(r"^[^\s#]", re.MULTILINE).search(text, config.end())
+    if config and behind and re.search(r"^CARD\b", text[: config.start()], re.MULTILINE):
+        try:
+            return ast.parse(text[: behind.start()], filename=name)
+        except SyntaxError:
+            pass  # The cut went through a string or a bracket.
+    return ast.parse(text, filename=name)
 
 
 def _read_scorers(written: Any) -> tuple[ScorerRole, ...]:

@@ -53,10 +53,11 @@ class CompositionError(TreewrightError, ValueError):
     """Two parts of a recipe cannot work together."""
 
 
-def choices(wanted: str, allowed: Iterable[str]) -> str:
-    """The tail of an error sentence: what was allowed, and the nearest allowed name if one is near."""
+def choices(wanted: str, allowed: Iterable[str], also: Iterable[str] = ()) -> str:
+    """The tail of an error sentence: what was allowed, and the nearest allowed name if one is near. also: names that are
+    understood and not listed."""
     names = sorted(allowed)
-    near = difflib.get_close_matches(wanted, names, n=1)
+    near = difflib.get_close_matches(wanted, [*names, *sorted(also)], n=1)
     hint = f"; did you mean '{near[0]}'?" if near else ""
     return f"allowed: {', '.join(names) or 'nothing'}{hint}"
 

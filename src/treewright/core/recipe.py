@@ -8,7 +8,7 @@ from typing import Any
 
 from treewright.core.card import Card
 from treewright.core.errors import CompositionError, InputError, UnknownOption, choices
-from treewright.core.registry import entry
+from treewright.core.registry import called, entry
 
 SINGLE_SEAT = ("propose", "verify", "accept", "control", "draw", "select", "drive")
 
@@ -22,7 +22,12 @@ class Recipe:
 
     def __str__(self) -> str:
         written = [f"{method}.{name}={value!r}" for method, name, value in self.options]
-        return "+".join(self.methods) + (f" ({', '.join(written)})" if written else "")
+        return self.name + (f" ({', '.join(written)})" if written else "")
+
+    @property
+    def name(self) -> str:
+        """What `Recipe.of` reads: the methods' names joined by '+'."""
+        return "+".join(self.methods)
 
     def cards(self) -> list[Card]:
         return [entry(name).card for name in self.methods]
@@ -35,19 +40,20 @@ class Recipe:
         return {role: card.name for card in self.cards() for role in card.scorers_under(self.options_of(card.name))}
 
     def to_json(self) -> dict[str, Any]:
-        return {"method": "+".join(self.methods), "options": {f"{m}.{n}": v for m, n, v in self.options}}
+        return {"method": self.name, "options": {f"{m}.{n}": v for m, n, v in self.options}}
 
     @staticmethod
     def of(method: str, options: Mapping[str, Any] | None = None) -> Recipe:
         """Reads "a+b" and {"option": value} or {"a.option": value}; an option without its method's name belongs to
-        the one method that has it. Raises UnknownMethod, UnknownOption, CompositionError."""
+        the one method that has it. Methods may be called by an alias; the recipe holds their names.
+        Raises UnknownMethod, UnknownOption, CompositionError."""
         names = tuple(part.strip() for part in method.split("+"))
         if not all(names):
             raise InputError(f"method is '{method}'; write names joined by '+', such as token_recycling or a+b")
         cards = [entry(name).card for name in names]
         _check_seats(cards)
         placed = sorted(_place(cards, key, value) for key, value in (options or {}).items())
-        return Recipe(names, tuple((owner, name, _frozen(value)) for owner, name, value in placed))
+        return Recipe(tuple(card.name for card in cards), tuple((owner, name, _frozen(value)) for owner, name, value in placed))
 
 
 def _frozen(value: Any) -> Any:
@@ -68,7 +74,7 @@ def _check_seats(cards: list[Card]) -> None:
 
 def _place(cards: list[Card], key: str, value: Any) -> tuple[str, str, Any]:
     owner, dot, name = key.rpartition(".")
-    named = [card for card in cards if not dot or card.name == owner]
+    named = [card for card in cards if not dot or card.name == called(owner)]
     holders = [card for card in named if any(option.name == name for option in card.options)]
     if len(holders) > 1:
         raise UnknownOption(f"option '{key}' belongs to {' and '.join(c.name for c in holders)}; write METHOD.{name}")

@@ -18,12 +18,24 @@ GROUP = "treewright.methods"
 ROOMS = Path(__file__).resolve().parent.parent / "methods"
 
 
+NAMELIKE = 4
+"""Words of the longest alias that is a name; a longer one is a title: it is understood, and never suggested."""
+
+_card = cache(read_card)
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A method that is installed: its card and the module to import when it is used."""
+    """A method that is installed: its file, and the module to import when it is used."""
 
-    card: Card
+    path: Path
+    family: str
     module: str
+
+    @property
+    def card(self) -> Card:
+        """Read from the file when it is first asked for, so that who names one method reads one file."""
+        return _card(self.path, self.family)
 
     def load(self) -> ModuleType:
         """The method's module, with its `Config` and `parts`."""
@@ -36,14 +48,14 @@ def entries() -> dict[str, Entry]:
     found: dict[str, Entry] = {}
     for path in sorted(ROOMS.glob("*/[a-z]*.py")):
         family = path.parent.name
-        found[path.stem] = Entry(read_card(path, family), f"treewright.methods.{family}.{path.stem}")
+        found[path.stem] = Entry(path, family, f"treewright.methods.{family}.{path.stem}")
     for point in metadata.entry_points(group=GROUP):
         path = _source(point.value)
         if point.name in found:
             raise InputError(f"plug-in method '{point.name}' ({point.value}) has the name of an installed one; rename it")
         if path.stem != point.name:
             raise InputError(f"plug-in method '{point.name}' points at {path.name}; name the file {point.name}.py")
-        found[point.name] = Entry(read_card(path, path.parent.name), point.value)
+        found[point.name] = Entry(path, path.parent.name, point.value)
     return found
 
 
@@ -56,11 +68,31 @@ def _source(module: str) -> Path:
 
 
 def entry(name: str) -> Entry:
-    """The method called `name`. Raises UnknownMethod with the nearest names."""
+    """The method of this name, or of this alias: letter case aside, and spaces, hyphens and underscores alike. A name goes
+    before an alias. Raises UnknownMethod with the nearest names, and for an alias of several methods."""
     installed = entries()
-    if name not in installed:
-        raise UnknownMethod(f"unknown method '{name}'; {choices(name, installed)}")
-    return installed[name]
+    found = called(name)
+    if found is None:
+        aliases = [alias for one in installed.values() for alias in one.card.aliases if len(alias.split()) <= NAMELIKE]
+        raise UnknownMethod(f"unknown method '{name}'; {choices(name, installed, aliases)}")
+    return installed[found]
+
+
+def called(name: str) -> str | None:
+    """The name of the method that is called so, None for no method."""
+    installed = entries()
+    if name in installed:
+        return name
+    cards = [found.card for found in installed.values()]
+    owners = [card.name for card in cards if _spelled(name) == _spelled(card.name)]
+    owners = owners or [card.name for card in cards if _spelled(name) in map(_spelled, card.aliases)]
+    if len(owners) > 1:
+        raise UnknownMethod(f"'{name}' is an alias of {' and '.join(sorted(owners))}; give one of these names")
+    return owners[0] if owners else None
+
+
+def _spelled(name: str) -> str:
+    return name.strip().casefold().replace("-", "_").replace(" ", "_")
 
 
 def methods(family: str | None = None) -> list[Card]:
@@ -73,14 +105,15 @@ def methods(family: str | None = None) -> list[Card]:
 
 
 def find(words: str) -> Card:
-    """The card whose name, alias or title matches `words`, letter case aside; part of a title is enough if only one
-    method has it. Raises UnknownMethod otherwise."""
-    wanted = words.casefold().strip()
-    cards = [found.card for found in entries().values()]
-    exact = [card for card in cards if wanted in {card.name, *(alias.casefold() for alias in card.aliases)}]
-    partial = exact or [card for card in cards if wanted and wanted in card.title.casefold()]
+    """The card of the method that `words` names, as `entry` understands them, or else of the only one that has them in its
+    paper's title. Raises UnknownMethod otherwise."""
+    found = called(words)
+    if found is not None:
+        return entry(found).card
+    wanted, cards = words.casefold().strip(), methods()
+    partial = [card for card in cards if wanted and wanted in card.title.casefold()]
     if len(partial) != 1:
-        found = f"{len(partial)} methods match" if partial else "no method matches"
+        matching = f"{len(partial)} methods match" if partial else "no method matches"
         names = ", ".join(card.name for card in partial or cards)
-        raise UnknownMethod(f"{found} '{words}'; give a name, an alias or part of a title of one of: {names}")
+        raise UnknownMethod(f"{matching} '{words}'; give a name, an alias or part of a title of one of: {names}")
     return partial[0]

@@ -39,7 +39,10 @@ class Scorer(Protocol):
 
 
 class Selector(Protocol):
-    """Chooses among the ended continuations of one prompt. Costs no call of the target."""
+    """Chooses among the ended continuations of one prompt. Costs no call of the target. hypotheses: what it ranks are the
+    answers of one search, whose rows no user asked for, not continuations that rows were decoded for."""
+
+    hypotheses: bool
 
     def enough(self, ended: Sequence[Candidate], running: int) -> bool:
         """Asked about each row that goes on: True gives it up, and it is no candidate. Time is counted in tokens: `ended` are the

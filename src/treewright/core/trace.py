@@ -41,9 +41,11 @@ class Step:
 
 @dataclass(slots=True)
 class Trace:
-    """The account of one request. Model calls and seconds are those of the batch the request was decoded in; where a method
-    chose among candidates, from the entry of the first to the end of the last, and notes["selection"] says how many there
-    were, their order, how many rows were given up, and the tokens of all of them. steps and new_tokens are the chosen one's."""
+    """The account of one prompt. Model calls and seconds are those of the batch, from the entry of the prompt's first row to the
+    end of its last, be they samples, candidates or beams. steps, new_tokens and tokens_per_call are those of the first sample,
+    which is the chosen one where a method chooses. There notes["selection"] says how many `candidates` there were, the sample
+    numbers of the ranked ones as their `order`, how many rows were `given_up`, and the `tokens` of all rows; of a search, how
+    many `hypotheses` it ended with and their `order`, numbered as they ended."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
@@ -60,8 +62,19 @@ class Trace:
 
     @property
     def tokens_per_call(self) -> float:
-        """Tokens a row gained per target forward it took part in (the field's mean accepted tokens, bonus included)."""
+        """Tokens the row gained per target forward it took part in (the field's mean accepted tokens, bonus included).
+        `Result.tokens_per_call` counts all samples."""
         return self.new_tokens / max(1, sum(step.calls for step in self.steps))
+
+    @property
+    def chosen_among(self) -> str | None:
+        """Among what the text was chosen, such as "8 candidates" or "1 hypothesis"; None where nothing chose."""
+        selection = self.notes.get("selection")
+        if selection is None:
+            return None
+        if "hypotheses" in selection:
+            return f"{selection['hypotheses']} {'hypothesis' if selection['hypotheses'] == 1 else 'hypotheses'}"
+        return f"{selection['candidates']} candidate{'' if selection['candidates'] == 1 else 's'}"
 
     @property
     def checks_per_token(self) -> float:

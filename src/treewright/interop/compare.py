@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from treewright.api import Loaded, Prompt, load, prepare
-from treewright.core.equality import Divergence, judge
+from treewright.core.equality import Divergence, first_divergence, judge
 from treewright.core.errors import InputError, choices
 from treewright.core.randomness import DRAW, Keyed
 from treewright.core.recipe import Recipe
@@ -20,15 +20,20 @@ from treewright.core.trace import Trace
 from treewright.interop.peers import PEERS, PeerSettings, network_of
 
 PLAIN = "plain"
-OWN_LAW = "its law is another than plain decoding's"
+STATIC = "llada"
+"""What methods of a model that fills slots in any order are compared with, which has no plain decoding."""
+
+EQUALS_STATIC = "equals_static"
 
 
 @dataclass(frozen=True, slots=True)
 class ComparisonRow:
-    """One contestant. text, tokens: its continuation. equal: the tokens are those of plain decoding, under the equality
-    rule of `core.equality`, which excuses near ties in a 16-bit dtype; identical: they are so token for token. model_calls:
-    forwards of the target that predicted tokens; tokens_per_call: new tokens for each. seconds: median of the repeats.
-    ratio_to_plain, ratio_to_peer: tokens a second over those of our plain decoding and of the first of `against` (None
+    """One contestant. text, tokens: its continuation. equal: the tokens are those of the reference, which is plain decoding,
+    or the static schedule `llada` where slots are filled in any order, under the equality rule of `core.equality`, which
+    excuses near ties of plain decoding in a 16-bit dtype; identical: they are so token for token. model_calls: forwards of the
+    target that predicted tokens, those of rows that were not chosen included; tokens_per_call: tokens of the text for each.
+    seconds: median of the repeats.
+    ratio_to_plain, ratio_to_peer: tokens a second over those of our reference and of the first of `against` (None
     without one). note: what keeps `equal` from being plain equality, else empty. trace: of the first timed run, None for a
     peer."""
 
@@ -60,8 +65,9 @@ class _Run:
 
 @dataclass(frozen=True, slots=True)
 class _Task:
-    """What all contestants are asked for, checked."""
+    """What all contestants are asked for, checked. reference: the method they are compared with."""
 
+    reference: str
     model: Loaded
     prompt: tuple[int, ...]
     models: dict[str, Any]
@@ -88,7 +94,8 @@ def compare(
     ignore_eos: bool = False,
     constraint: Any = None,
 ) -> list[ComparisonRow]:
-    """Decodes one prompt with every method and every peer; rows for plain decoding, the methods and the peers, in order.
+    """Decodes one prompt with every method and every peer; rows for plain decoding (`llada` where the model fills slots in any
+    order), the methods and the peers, in order.
 
     model, prompt, models, constraint: as in `generate`. against: of "transformers", "transformers:prompt_lookup",
     "transformers:assisted" (which takes models["draft"]), without a constraint. options: method name to its options.
@@ -99,14 +106,21 @@ def compare(
     Raises InputError and CapabilityError before anything runs.
     Cost: (repeats + 1) decodings of each, and two more of plain where tokens differ in a 16-bit dtype.
     """
-    _check(methods, against, options or {}, repeats)
+    methods, options = _called(methods, options or {})
+    _check(methods, against, options, repeats)
+    model = model if isinstance(model, Loaded) else load(model)
+    reference = PLAIN if model.protocol.capabilities.order == "left_to_right" else STATIC
+    if reference != PLAIN and against:
+        raise InputError(
+            f"against is {list(against)}, but model '{model.name}' fills slots in any order, which peers do not; leave it out"
+        )
     if constraint is not None and against:
         raise InputError(f"against is {list(against)} with a constraint, which peers do not take; leave one of them out")
-    names = list(dict.fromkeys([PLAIN, *methods]))
-    judges = {role for name in names for role in Recipe.of(name, (options or {}).get(name)).scorers()}
+    names = list(dict.fromkeys([reference, *methods]))
+    judges = {role for name in names for role in Recipe.of(name, options.get(name)).scorers()}
     given = (models or {}).items()
     loaded = {role: other if role in judges or isinstance(other, Loaded) else load(other) for role, other in given}
-    task = _task(model, prompt, loaded, options or {}, max_new_tokens, temperature, seed, ignore_eos, constraint)
+    task = _task(reference, model, prompt, loaded, options, max_new_tokens, temperature, seed, ignore_eos, constraint)
     used = {role for name in names for role in _roles(name, task.options)}
     used |= {"draft"} if "transformers:assisted" in against else set()
     unused = sorted(set(task.models) - used)
@@ -117,6 +131,16 @@ def compare(
     contestants |= {name: _peer(task, name) for name in dict.fromkeys(against)}
     runs = _take_turns(contestants, repeats)
     return [_row(task, name, runs, against[0] if against else None) for name in contestants]
+
+
+def _called(
+    methods: Sequence[str], options: Mapping[str, Mapping[str, Any]]
+) -> tuple[Sequence[str], Mapping[str, Mapping[str, Any]]]:
+    """The same with the names of methods in the place of aliases."""
+    if isinstance(methods, str):
+        return methods, options
+    names = {name: Recipe.of(name).name for name in [*methods, *options]}
+    return [names[name] for name in methods], {names[name]: own for name, own in options.items()}
 
 
 def _check(methods: Sequence[str], against: Sequence[str], options: Mapping[str, Mapping[str, Any]], repeats: int) -> None:
@@ -130,18 +154,17 @@ def _check(methods: Sequence[str], against: Sequence[str], options: Mapping[str,
         if name not in PEERS:
             raise InputError(f"unknown peer '{name}'; {choices(name, PEERS)}")
     for name in options:
-        if name not in (PLAIN, *methods):
+        if name not in (PLAIN, STATIC, *methods):
             raise InputError(f"options are given for '{name}', which is not compared; {choices(name, methods)}")
 
 
 def _task(
-    model: Any, prompt: Prompt, models: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]],
+    reference: str, model: Loaded, prompt: Prompt, models: Mapping[str, Any], options: Mapping[str, Mapping[str, Any]],
     max_new_tokens: int, temperature: float, seed: int, ignore_eos: bool, constraint: Any,
 ) -> _Task:  # fmt: skip
-    target = model if isinstance(model, Loaded) else load(model)
     settings = {"max_new_tokens": max_new_tokens, "sampling": Sampling(temperature)}
-    ids = prepare(target, [prompt], PLAIN, None, None, settings).request.prompts[0]
-    return _Task(target, ids, dict(models), options, max_new_tokens, temperature, seed, ignore_eos, constraint)
+    ids = prepare(model, [prompt], reference, None, None, settings).request.prompts[0]
+    return _Task(reference, model, ids, dict(models), options, max_new_tokens, temperature, seed, ignore_eos, constraint)
 
 
 def _method(task: _Task, name: str) -> Callable[[], _Run]:
@@ -198,31 +221,62 @@ def _take_turns(contestants: Mapping[str, Callable[[], _Run]], repeats: int) -> 
 
 
 def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str | None) -> ComparisonRow:
-    first, plain = runs[name][0], runs[PLAIN][0]
+    first, plain = runs[name][0], runs[task.reference][0]
     divergence = _judge(task, plain, first)
-    comparable, note = name in PEERS or _lossless(task, name), ""
+    comparable, note = name in PEERS or _comparable(task, name), ""
     if divergence is not None:
-        note = str(divergence) if comparable else OWN_LAW
-        selection = None if first.trace is None else first.trace.notes.get("selection")
-        if selection is not None:
-            note = f"chosen among {selection['candidates']} candidates, which is another law than plain decoding's"
-        elif task.temperature > 0 and not divergence.excused and note != OWN_LAW:
+        note = str(divergence) if comparable else _own_law(task, name)
+        among = None if first.trace is None else first.trace.chosen_among
+        if among is not None:
+            note = f"chosen among {among}, which is another law than plain decoding's"
+        elif task.temperature > 0 and comparable and not divergence.excused and task.reference == PLAIN:
             note += "; peers and methods that reject draw other tokens from the same law, see certify"
     return ComparisonRow(
         method=name, text=first.text, tokens=tuple(first.tokens),
         equal=divergence is None or (comparable and divergence.excused),
         identical=divergence is None, model_calls=first.model_calls,
         tokens_per_call=len(first.tokens) / max(1, first.model_calls),
-        seconds=_median_seconds(runs[name]), ratio_to_plain=_speed(runs[name]) / _speed(runs[PLAIN]),
+        seconds=_median_seconds(runs[name]), ratio_to_plain=_speed(runs[name]) / _speed(runs[task.reference]),
         ratio_to_peer=None if peer is None else _speed(runs[name]) / _speed(runs[peer]), note=note, trace=first.trace,
     )  # fmt: skip
 
 
-def _lossless(task: _Task, name: str) -> bool:
-    return all(card.lossless for card in Recipe.of(name, task.options.get(name)).cards())
+def _comparable(task: _Task, name: str) -> bool:
+    """Whether the method says that its tokens, or their law, are those of the reference."""
+    cards = Recipe.of(name, task.options.get(name)).cards()
+    if task.reference == PLAIN:
+        return all(card.lossless for card in cards)
+    return all(EQUALS_STATIC in card.claims for card in cards) and not _other_schedule(task, name)
+
+
+def _other_schedule(task: _Task, name: str) -> dict[str, Any]:
+    """The options by which a method that equals a static schedule equals another one than the reference's."""
+    own, static = _values(task, name), _values(task, task.reference)
+    return {option: value for option, value in own.items() if option in static and static[option] != value}
+
+
+def _values(task: _Task, name: str) -> dict[str, Any]:
+    recipe = Recipe.of(name, task.options.get(name))
+    return {option.name: option.default for card in recipe.cards() for option in card.options} | {
+        option: value for _, option, value in recipe.options
+    }
+
+
+def _own_law(task: _Task, name: str) -> str:
+    if task.reference == PLAIN:
+        return "its law is another than plain decoding's"
+    if any(EQUALS_STATIC not in card.claims for card in Recipe.of(name).cards()):
+        return f"it fills other slots at once than {task.reference} does"
+    other = ", ".join(f"{option}={value}" for option, value in _other_schedule(task, name).items())
+    return f"it equals {task.reference} with {other}; give {task.reference} the same options"
 
 
 def _judge(task: _Task, plain: _Run, other: _Run) -> Divergence | None:
+    if task.reference != PLAIN:
+        index = first_divergence(plain.tokens, other.tokens)
+        left, right = (None if index is None or index >= len(run.tokens) else run.tokens[index] for run in (plain, other))
+        # Noise is measured claim by claim; canvases are held to the letter.
+        return None if index is None else Divergence(index, left, right, math.inf, 0.0, other.width, exact=True)
     keyed = Keyed(task.seed)
     parted = judge(
         task.model.protocol, task.prompt, plain.tokens, other.tokens, max(plain.width, other.width), task.temperature,

@@ -84,7 +84,7 @@ def _progress(row: Contestant) -> tuple[list[float], list[int]]:
     count = len(row.tokens)
     if row.trace is None or not row.trace.steps:
         return [row.seconds * index / max(1, count) for index in range(count + 1)], list(range(count + 1))
-    before, rounds = calls_by_round(row.trace.calls, len(row.trace.steps))
+    before, rounds = calls_by_round(row.trace.calls, row.trace.steps)
     clock = sum(call.seconds for call in before)
     times, counts = [0.0, clock], [0, 0]
     for step, calls in zip(row.trace.steps, rounds, strict=True):
@@ -104,7 +104,7 @@ def _draw_bars(axes: Axes, rows: Sequence[Contestant], colors: dict[str, str]) -
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     for place, row, speed in zip(places, rows, speeds, strict=True):
-        ratios = [f"{row.ratio_to_plain:.2f}x plain"]
+        ratios = [f"{row.ratio_to_plain:.2f}x {rows[0].method}"]
         ratios += [] if row.ratio_to_peer is None else [f"{row.ratio_to_peer:.2f}x peer"]
         text = "text differs" if not row.equal else "near tie" if row.note else "text equal"
         gap = 0.02 * max(speeds)

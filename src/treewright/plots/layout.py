@@ -47,20 +47,25 @@ def lay_out_tree(step: Step) -> Tree:
     return Tree(x, y, tuple(edges), lanes, max(x.values()))
 
 
-def calls_by_round(calls: Sequence[Call], rounds: int) -> tuple[list[Call], list[list[Call]]]:
-    """(calls before the first round, calls of each round): a round ends with the target's own forward."""
+def calls_by_round(calls: Sequence[Call], steps: Sequence[Step]) -> tuple[list[Call], list[list[Call]]]:
+    """(calls before the first round, calls of each round): a round ends with the last of the target's own forwards that it
+    asked for. Calls beyond the last round, of rows that went on, are left out."""
     before: list[Call] = []
     groups: list[list[Call]] = []
     current: list[Call] = []
+    asked = 0
     for call in calls:
+        if len(groups) == len(steps):
+            break
         if call.kind != "score" and not groups and not current:
             before.append(call)
             continue
         current.append(call)
-        if call.model == "target" and call.kind == "score":
+        asked += call.model == "target" and call.kind == "score"
+        if asked == steps[len(groups)].calls:
             groups.append(current)
-            current = []
-    return before, (groups + [[] for _ in range(rounds)])[:rounds]
+            current, asked = [], 0
+    return before, groups + [[] for _ in steps[len(groups) :]]
 
 
 def lines_of(widths: Sequence[float], room: float, gap: float) -> list[list[int]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from treewright.core.trace import Call, Trace
@@ -20,7 +21,7 @@ def draw_timeline(figure: Figure, trace: Trace, left: float, top: float, width: 
     """Two strips of HEIGHT inches in all, sharing an axis of milliseconds spent in model calls."""
     tokens = canvas.panel(figure, left, top, width, 1.15)
     claims = canvas.panel(figure, left, top + 1.32, width, 0.62)
-    before, rounds = calls_by_round(trace.calls, len(trace.steps))
+    before, rounds = calls_by_round(trace.calls, trace.steps)
     ends = _draw_calls(claims, before, rounds)
     _draw_tokens(tokens, trace, ends)
     last = max(ends[-1], 1e-6)
@@ -55,15 +56,12 @@ def _draw_calls(axes: Axes, before: Sequence[Call], rounds: Sequence[Sequence[Ca
 
 
 def _draw_tokens(axes: Axes, trace: Trace, ends: Sequence[float]) -> None:
-    total, counts = 0, [0]
-    for step in trace.steps:
-        total += len(step.emitted)
-        counts.append(total)
-    calls = list(range(len(counts)))
+    counts = list(accumulate((len(step.emitted) for step in trace.steps), initial=0))
+    calls = list(accumulate((step.calls for step in trace.steps), initial=0))
     axes.fill_between(ends, counts, calls, step="post", color=canvas.ACCEPTED_FILL, linewidth=0)
     axes.step(ends, counts, where="post", color=canvas.ACCEPTED, linewidth=1.6, label="tokens")
-    axes.step(ends, calls, where="post", color=canvas.MUTED, linewidth=1, linestyle=(0, (3, 2)), label="rounds")
-    axes.set_ylim(0, max(1, total) * 1.06)
+    axes.step(ends, calls, where="post", color=canvas.MUTED, linewidth=1, linestyle=(0, (3, 2)), label="target calls")
+    axes.set_ylim(0, max(1, counts[-1], calls[-1]) * 1.06)
     axes.set_ylabel("so far", fontsize=8, color=canvas.MUTED)
     axes.locator_params(axis="y", integer=True, nbins=5)
     canvas.legend(axes)

@@ -78,9 +78,10 @@ def _width(frame: Frame, columns: int) -> float:
 def _draw_head(sheet: Axes, trace: Trace, steps: Sequence[Step], width: float) -> None:
     method = trace.recipe.get("method", "trace")
     options = ", ".join(f"{name.rpartition('.')[2]}={value}" for name, value in trace.recipe.get("options", {}).items())
-    tokens = sum(len(step.emitted) for step in steps)
+    tokens, calls = sum(len(step.emitted) for step in steps), sum(step.calls for step in steps)
+    rounds = f"{len(steps)} round{'' if len(steps) == 1 else 's'}" + ("" if calls == len(steps) else f", {calls} target calls")
     facts = [
-        f"{tokens} tokens in {len(steps)} rounds", f"{tokens / len(steps):.2f} tokens per target call",
+        f"{tokens} tokens in {rounds}", f"{tokens / calls:.2f} tokens per target call",
         f"{trace.seconds:.2f} s, {trace.seconds_in_model:.2f} s of them in models",
     ]  # fmt: skip
     canvas.write(sheet, MARGIN, 0.36, method + (f" ({options})" if options else ""), fontsize=15, fontweight="bold")

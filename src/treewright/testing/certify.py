@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from treewright.api import Loaded, fits, prepare
 from treewright.core.equality import EXACT_DTYPES, Divergence, first_divergence
-from treewright.core.errors import CapabilityError, InputError
+from treewright.core.errors import CapabilityError, InputError, require
 from treewright.core.randomness import DRAW, Keyed
 from treewright.core.recipe import Recipe
 from treewright.core.registry import methods as installed
@@ -22,7 +21,9 @@ from treewright.core.roles import Parts
 from treewright.models.loading import Form
 from treewright.testing import laws
 from treewright.testing.along import Along
+from treewright.testing.certify_static import certify_static
 from treewright.testing.distorted import Distorted
+from treewright.testing.reports import Certificate, Finding, timed
 from treewright.testing.sampling import ALPHA, sampling_law
 from treewright.testing.scoring import bare_reference, read_texts, tolerance_of, tree_scoring
 
@@ -46,22 +47,6 @@ NOISE_FACTOR = 5.0
 RESTARTS = 24
 
 
-@dataclass(frozen=True, slots=True)
-class Certificate:
-    """One check. `detail` is a sentence for people, `numbers` the same for programs (ties are printed in both)."""
-
-    method: str
-    check: str
-    passed: bool
-    seconds: float
-    detail: str
-    numbers: dict[str, Any]
-
-    def to_json(self) -> dict[str, Any]:
-        """The check as plain data."""
-        return asdict(self)
-
-
 def certify(
     model: Loaded,
     methods: Sequence[str] | None = None,
@@ -81,6 +66,9 @@ def certify(
     through keyed randomness, for methods that match plain sampling draw by draw; for others the law of their first
     tokens, by a chi-square test over `samples` draws.
 
+    A model that fills slots in any order has no plain decoding: there every method that claims `equals_static` is held to its
+    static schedule (`certify_static`).
+
     Tokens that the model's generation configuration fixes or bans are left free, so that all are the model's own.
 
     Plain decoding one row at a time is the reference. In a 16-bit dtype a divergence passes where the reference's margin is
@@ -92,18 +80,16 @@ def certify(
     before anything runs. Cost: a minute on a model of a few million parameters, most of it the draws.
     """
     if model.protocol.capabilities.order != "left_to_right":
-        raise CapabilityError(
-            f"model '{model.name}' fills slots in any order, so there is no plain decoding to compare with; "
-            "laws.equals_static and laws.fills_canvas are what its methods claim"
-        )
+        require(not models, "models", list(models or {}), "none where slots are filled in any order")
+        return certify_static(model, methods, prompts or default_prompts(model, seed), new_tokens, seed, tables)
     own = replace(model, memories={}, form=Form())
     names = _names(own, methods)
     roles = _models(own, {role for name in names for role in _roles(name)}, models or {})
     bench = _Bench(own, roles, prompts or default_prompts(own, seed), new_tokens, seed)
     for name in names:
         bench.refuse_misfit(name)
-    rows = [_timed(MODEL, "tree scoring", lambda: _tree_scoring(own, bench.prompts[:3]))]
-    rows.append(_timed(MODEL, "noise", bench.measure))
+    rows = [timed(MODEL, "tree scoring", lambda: _tree_scoring(own, bench.prompts[:3]))]
+    rows.append(timed(MODEL, "noise", bench.measure))
     for name in names:
         rows += _certify_method(bench, name, samples, tables)
     return rows
@@ -116,7 +102,7 @@ def _names(model: Loaded, wanted: Sequence[str] | None) -> list[str]:
         lossy = [card.name for card in Recipe.of(name).cards() if not card.lossless]
         if lossy:
             raise InputError(f"method '{lossy[0]}' does not claim to be lossless, so there is nothing to certify; leave it out")
-    return list(wanted)
+    return [Recipe.of(name).name for name in wanted]
 
 
 def _roles(name: str) -> set[str]:
@@ -141,7 +127,9 @@ def default_prompts(model: Loaded, seed: int) -> list[list[int]]:
     if model.tokenizer is not None:
         return [list(model.tokenizer(text)["input_ids"]) for text in TEXTS]
     chance = np.random.default_rng(seed)
-    return [chance.integers(0, model.protocol.capabilities.vocabulary, length).tolist() for length in LENGTHS]
+    has = model.protocol.capabilities
+    allowed = [token for token in range(has.vocabulary) if token != has.mask]
+    return [chance.choice(allowed, length).tolist() for length in LENGTHS]
 
 
 def _certify_method(bench: _Bench, name: str, samples: int, tables: bool) -> list[Certificate]:
@@ -149,26 +137,17 @@ def _certify_method(bench: _Bench, name: str, samples: int, tables: bool) -> lis
     try:
         follows = laws.follows_plain(name)
         if tables:
-            rows.append(_timed(name, "law on exact tables", lambda: _table_law(name)))
+            rows.append(timed(name, "law on exact tables", lambda: _table_law(name)))
     except CapabilityError:
         pass
     for temperature in (0.0, 1.0) if follows else (0.0,):
         for batch in (1, BATCH):
             keyed = ", keyed" if temperature else ""
             check = f"tokens at temperature {temperature:g}{keyed}, batch {batch}"
-            rows.append(_timed(name, check, partial(bench.equality, name, temperature, batch)))
+            rows.append(timed(name, check, partial(bench.equality, name, temperature, batch)))
     if not follows:
-        rows.append(_timed(name, "sampling law", lambda: _sampling_law(bench, name, samples)))
+        rows.append(timed(name, "sampling law", lambda: _sampling_law(bench, name, samples)))
     return rows
-
-
-Finding = tuple[bool, str, dict[str, Any]]
-
-
-def _timed(method: str, check: str, look: Callable[[], Finding]) -> Certificate:
-    begin = time.perf_counter()
-    passed, detail, numbers = look()
-    return Certificate(method, check, passed, time.perf_counter() - begin, detail, numbers)
 
 
 def _tree_scoring(model: Loaded, prompts: Sequence[Sequence[int]]) -> Finding:

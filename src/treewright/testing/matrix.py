@@ -3,32 +3,32 @@ exactly the law that plain decoding has there; on a model at hand it also emits 
 
 from __future__ import annotations
 
-import copy
 import itertools
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from treewright.api import Loaded, fits, generate, load
+from treewright.api import Loaded, fits, generate
 from treewright.core import grammar as grammars
-from treewright.core.equality import EXACT_DTYPES, first_divergence
+from treewright.core.equality import first_divergence
 from treewright.core.errors import CapabilityError, require
 from treewright.core.grammar import Grammar
 from treewright.core.recipe import Recipe
-from treewright.core.registry import methods
+from treewright.core.registry import called, methods
 from treewright.core.request import Sampling
 from treewright.core.roles import Parts
 from treewright.models.tables import Table
 from treewright.parts.constrain.grammar import GrammarMasks, compile_grammar
 from treewright.testing.bench import PROMPTS, Bench, Setting, parts_of
-from treewright.testing.certify import Certificate, default_prompts, stand_in
+from treewright.testing.certify import default_prompts, stand_in
 from treewright.testing.definition import plain_law
 from treewright.testing.enumerate import exact_law, total_variation
+from treewright.testing.exact import exact_copy
 from treewright.testing.laws import TOLERANCE, follows_plain
-from treewright.testing.reports import Coverage
+from treewright.testing.reports import Certificate, Coverage
 from treewright.testing.vocabulary import END, TOKENS, toy_vocabulary
 
 NONE, PENALTIES = "none", "penalties"
@@ -182,10 +182,16 @@ def certify_matrix(
     A 16-bit model is copied to float32, since equality of tokens is judged there. Raises InputError for a method that is not
     a lossless drafter. Cost: about half a second a cell on a model of a few million parameters.
     """
+    if model.protocol.capabilities.order != "left_to_right":
+        raise CapabilityError(
+            f"model '{model.name}' fills slots in any order, and the matrix composes methods that write from left to right; "
+            "leave out --matrix to certify its own methods"
+        )
     allowed = [card.name for card in methods() if card.lossless and "propose" in card.roles]
+    drafters = None if drafters is None else [called(name) or name for name in drafters]
     for name in drafters or ():
         require(name in allowed, "method", name, f"a lossless method that drafts: {', '.join(allowed)}")
-    own, given = _exact(model), {role: _exact(other) for role, other in (models or {}).items()}
+    own, given = exact_copy(model), {role: exact_copy(other) for role, other in (models or {}).items()}
     fitting = [name for name in drafters or allowed if fits(own, name)]
     prompts, rows = default_prompts(own, seed), []
     for cell in cells(fitting, pairwise):
@@ -197,13 +203,6 @@ def certify_matrix(
                 if told is not None:
                     told(found)
     return rows
-
-
-def _exact(model: Loaded) -> Loaded:
-    """The model with memories of its own; in float32 where it is in a 16-bit type."""
-    if getattr(model.model, "dtype", EXACT_DTYPES[0]) in EXACT_DTYPES:
-        return replace(model, memories={})
-    return load(copy.deepcopy(model.model).float(), model.tokenizer)
 
 
 def _follows(drafter: str) -> bool:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,3 +68,30 @@ class LawReport:
     def to_json(self) -> dict[str, Any]:
         """The report as plain data."""
         return dataclasses.asdict(self) | {"worst": self.worst}
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate:
+    """One check. `detail` is a sentence for people, `numbers` the same for programs (ties are printed in both)."""
+
+    method: str
+    check: str
+    passed: bool
+    seconds: float
+    detail: str
+    numbers: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """The check as plain data."""
+        return dataclasses.asdict(self)
+
+
+Finding = tuple[bool, str, dict[str, Any]]
+"""Whether a check passed, its `detail` and its `numbers`."""
+
+
+def timed(method: str, check: str, look: Callable[[], Finding]) -> Certificate:
+    """The certificate of a check, which `look` makes."""
+    begin = time.perf_counter()
+    passed, detail, numbers = look()
+    return Certificate(method, check, passed, time.perf_counter() - begin, detail, numbers)

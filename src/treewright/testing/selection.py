@@ -83,6 +83,8 @@ class _StandIn:
 class _Patient:
     """A selector that gives up no row."""
 
+    hypotheses = False
+
     def __init__(self, selector: Selector) -> None:
         self._selector = selector
 

@@ -1,4 +1,4 @@
-"""Stochastic beam search: n different texts, drawn without replacement from the model's law over whole texts, with weights.
+"""Stochastic beam search: n different token sequences, drawn without replacement from the law over whole texts, with weights.
 
 Kool et al. 2019, "Stochastic Beams and Where to Find Them" (https://arxiv.org/abs/1903.06059). Give every text of log-probability
 phi the key G = phi + Gumbel noise; the n largest keys are a draw without replacement, and its first text is a plain sample. A
@@ -80,6 +80,8 @@ class Race:
 
 class StochasticBeams(AllEnd):
     """Verifier and selector."""
+
+    hypotheses = True
 
     def __init__(self) -> None:
         self._races: dict[int, Race] = {}

@@ -65,6 +65,8 @@ def _order(one: Candidate) -> tuple[int, ...]:
 class FirstFinish:
     """Selector by length, and by vote among the shortest."""
 
+    hypotheses = False
+
     def __init__(self, config: Config) -> None:
         self._k = config.k
         self._pattern = compiled("answer", LAST_NUMBER if config.answer is None else config.answer)

@@ -65,7 +65,10 @@ def normalised(log_probability: float, length: int, penalty: float) -> float:
 
 class BestScore(AllEnd):
     """Ranks candidates by their normalised score, of each group of `width` slots the best `width`. What a budget cut off comes
-    after what is finished; a text that stands there already is left out, and a dead end where there is anything else."""
+    after what is finished; a spelling (token for token) that stands there already is left out, and a dead end where there is
+    anything else."""
+
+    hypotheses: bool = True
 
     def __init__(self, length_penalty: float, width: int) -> None:
         self._length_penalty, self._width = length_penalty, width

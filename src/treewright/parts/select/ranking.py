@@ -11,6 +11,8 @@ from treewright.core.selection import Candidate
 class AllEnd:
     """For selectors that wait for every candidate, and searches that end their rows themselves."""
 
+    hypotheses: bool = False
+
     def enough(self, ended: Sequence[Candidate], running: int) -> bool:
         return False
 
