@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -355,6 +356,44 @@ def test_a_constraint_holds_behind_the_fixed_first_token(method):
     result = tw.generate(with_tokenizer(), "Which one?", method, constraint=choice, max_new_tokens=16)
     assert result.tokens[0] == 1 and result.finish_reason == "stop"
     assert result.text in ("the red ball", "a blue boat")
+
+
+@pytest.mark.parametrize(
+    ("method", "constraint"),
+    [("awrs", tw.check(lambda text: True)), ("smc", tw.regex("[a-z ]+")), ("awrs+smc", tw.regex("[a-z ]+"))],
+)
+def test_what_the_model_fixes_is_no_weight_of_what_is_asked(method, constraint):
+    """The first token is the model's own affair; were it a constraint, its weight would be the token's probability."""
+    settings = {"temperature": 1.0, "max_new_tokens": 1, "n": 2, "constraint": constraint}
+    result = tw.generate(with_tokenizer(), "Which one?", method, **settings)
+    assert [(sample.tokens, sample.log_weight) for sample in result.samples] == [([1], 0.0)] * 2
+    assert result.log_evidence == 0.0
+
+
+def test_a_check_that_allows_everything_leaves_the_formed_law():
+    target = with_generation(
+        "bart", forced_bos_token_id=11, forced_eos_token_id=5, eos_token_id=5, bad_words_ids=[[11, 12], [40]]
+    )
+    settings = {"temperature": 1.0, "max_new_tokens": 9, "seed": 4}
+    anything = tw.check(lambda tokens: True, reads="tokens")
+    plain = tw.generate(load(target), PROMPTS, **settings)
+    checked = tw.generate(load(target), PROMPTS, "awrs", constraint=anything, **settings)
+    assert [one.tokens[:8] for one in checked] == [one.tokens[:8] for one in plain]
+    assert max(abs(one.log_weight) for one in checked) < 1e-12
+    # A text that something is asked of ends where that lets it.
+    assert all(one.tokens[-1] == 5 for one in plain) and any(one.tokens[-1] != 5 for one in checked)
+
+
+def test_the_last_token_is_fixed_where_a_steering_model_cuts_the_text():
+    """The amateur's decoder has fewer positions than the target's, so texts are as short as it says."""
+    target = load(with_generation("bart", forced_eos_token_id=5, eos_token_id=5))
+    amateur = copy.copy(loaded("bart", draft=True).protocol)
+    amateur.capabilities = replace(amateur.capabilities, max_length=8)
+    models = {"amateur": load(amateur)}
+    for settings in ({}, {"max_new_tokens": 5}, {"min_new_tokens": 7}):
+        results = tw.generate(target, PROMPTS, "contrastive_decoding", models=models, **{"max_new_tokens": 40, **settings})
+        assert {len(one.tokens) for one in results} == {settings.get("max_new_tokens", 7)}
+        assert all((one.tokens[-1] == 5) == ("min_new_tokens" not in settings) for one in results)
 
 
 def test_medusa_drafts_from_the_decoders_own_states():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
@@ -175,3 +176,14 @@ def test_what_steering_is_given_is_a_mapping():
             others[missing]
     plain = Others(named)
     assert list(plain) == ["expert"] and 0 not in plain
+
+
+def test_states_that_lie_elsewhere_go_to_the_head(network):
+    """A session without memory reads on the host, and the head stays where the model is; "meta" stands for a GPU."""
+    head = find_head(network("llama", "float32"))
+    states = torch.zeros(2, network("llama", "float32").config.hidden_size)
+    away = copy.deepcopy(head)
+    away._norm, away._output = away._norm.to("meta"), away._output.to("meta")
+    for norm in (True, False):
+        logits = away(states, norm)
+        assert (logits.device.type, logits.shape) == ("meta", head(states, norm).shape)

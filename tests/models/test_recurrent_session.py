@@ -13,7 +13,7 @@ from treewright.core.claims import ABSENT
 from treewright.models import scans
 from treewright.models.causal import CausalModel
 from treewright.models.loading import Loaded, load
-from treewright.models.recurrent_session import LAG, STEP, RecurrentSession
+from treewright.models.recurrent_session import CACHES, LAG, STEP, RecurrentSession
 from treewright.models.states import States
 from treewright.testing.certify import certify
 from treewright.testing.laws import LawBroken, tree_scoring
@@ -331,3 +331,19 @@ def test_certify(network):
     model = load(network("mamba2", "float32"))
     found = certify(model, ["prompt_lookup", "speculative_sampling"], new_tokens=6, samples=20, tables=False)
     assert all(row.passed for row in found), [row.detail for row in found if not row.passed]
+
+
+@pytest.mark.parametrize("family", ["mamba", "qwen3_next"])
+def test_a_round_that_asks_often_holds_the_states_of_few_forwards(family, causal, twin_of):
+    """A search asks a hundred times within a round; each forward leaves the states of all its rows."""
+    twin = twin_of(causal(family, "float64"), PROMPTS, seed=2)
+    for _ in range(2):
+        forest, most = twin.forest(), 0
+        for _ in range(3 * CACHES):
+            twin.grow(forest, 1, shared=True)
+            answers = twin.session.score(forest)
+            most = max(most, len({id(cache) for cache, *_ in twin.session._reached.values()}))
+        assert most == CACHES
+        assert twin.error(forest, answers) <= TOLERANCE
+        twin.commit(forest, 1)
+        assert not twin.session._reached

@@ -21,6 +21,7 @@ from treewright.core.roles import Constraint, Parts
 from treewright.core.selection import Scorer
 from treewright.engine.detokenize import Decode
 from treewright.engine.law import check_draws
+from treewright.engine.limits import row_limits
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
 from treewright.models.loading import Form, Loaded
@@ -48,7 +49,8 @@ class Job:
         asked, form = () if self.compiled is None else self.compiled.parts(), self.target.form
         if form.first is not None:
             asked = tuple(BehindFirst(one, self.target.protocol.capabilities.vocabulary) for one in asked)
-        parts = build_parts(self.recipe).join(Parts(constrain=asked, form=self._form()))
+        parts = build_parts(self.recipe).join(Parts(constrain=asked))
+        parts = parts.join(Parts(form=self._form(parts)))
         for fits in parts.fits:
             fits(self.target.protocol.capabilities)
         return parts
@@ -73,19 +75,20 @@ class Job:
             raise InputError(f"{self.recipe} compares texts but model '{self.target.name}' has no tokenizer; give one to load()")
         return parts
 
-    def _form(self) -> tuple[Constraint, ...]:
+    def _form(self, parts: Parts) -> tuple[Constraint, ...]:
         """What the model asks of every text. A text of a constraint ends where that lets it, and one that must not end early
         (ignore_eos, or min_new_tokens of the full length) does not: there no last token is fixed."""
         has, request, form = self.target.protocol.capabilities, self.request, self.target.form
         if form == Form():
             return ()
-        start = has.own_text(())
-        room = request.max_new_tokens if has.max_length is None else has.max_length - len(start)
-        length = min(request.max_new_tokens, room)
-        may_end = not (request.ignore_eos or request.min_new_tokens >= length)
+        limits = row_limits(request, self.protocols, parts)
+        length = [limit - len(prompt) for limit, prompt in zip(limits, request.prompts, strict=True)]
         asked = request.constraints or (None,) * len(request.prompts)
-        last = [form.last if may_end and one is None else None for one in asked]
-        return (FixedTokens(has.vocabulary, form.first, last, form.banned, start, length),)
+        last = [
+            form.last if one is None and not request.ignore_eos and request.min_new_tokens < most else None
+            for one, most in zip(asked, length, strict=True)
+        ]  # fmt: skip
+        return (FixedTokens(has.vocabulary, form.first, last, form.banned, has.own_text(()), length),)
 
     def engine(self, listener: Listener | None = None, extra: Parts | None = None) -> Engine:
         """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""

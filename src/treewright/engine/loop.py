@@ -11,7 +11,6 @@ from typing import Any, Protocol
 import numpy as np
 
 from treewright.core.answers import Answers
-from treewright.core.errors import InputError
 from treewright.core.layers import LayerPlan
 from treewright.core.memories import Memories
 from treewright.core.randomness import Keyed, Randomness
@@ -19,12 +18,13 @@ from treewright.core.request import Request
 from treewright.core.result import FinishReason
 from treewright.core.roles import Parts, Round, TargetLaw, Turn, Verdict
 from treewright.core.selection import Scorer, Selector
-from treewright.core.session import Model, Opening, Session, check_room
+from treewright.core.session import Model, Opening, Session
 from treewright.core.text import Text
 from treewright.core.trace import Trace
 from treewright.engine.detokenize import Decode, TextStream
 from treewright.engine.law import PulledLaw, check_draws
 from treewright.engine.ledger import Ledger
+from treewright.engine.limits import prompt_for, row_limits, steering_models
 from treewright.engine.meter import Meter
 from treewright.engine.rows import Row, closed_up
 from treewright.engine.writer import Writer
@@ -74,8 +74,8 @@ class Engine:
         slots = self.ledger.slots
         self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(slots))
         self._rounds, self._asked = 0, 1
-        self._steering_models = sorted({name for part in parts.steer for name in part.models})
-        self._limits = [self._limit(prompt) for prompt in range(len(request.prompts))]
+        self._steering_models = steering_models(parts)
+        self._limits = row_limits(request, run.models, parts)
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
         self._writer = Writer(self._text, request, request.logprobs or parts.logprobs)
         self._claims_kept = parts.claims_per_token * max(
@@ -92,24 +92,6 @@ class Engine:
         self._sessions: dict[str, Session] = {
             name: model.open(self._text, openings[name], self._meter.recorder(name)) for name, model in run.models.items()
         }
-
-    def _limit(self, index: int) -> int:
-        """The most tokens a row of this prompt may hold: what was asked for, as far as every model that makes the law has
-        positions. A draft model that runs out of them only drafts worse, but it must be able to read the prompt.
-
-        Raises ContextError where a model has no room for a single new token, InputError for an empty prompt.
-        """
-        prompt = self._request.prompts[index]
-        limit = len(prompt) + self._request.max_new_tokens
-        for name, model in self._run.models.items():
-            given, most = self._prompt_for(name, prompt), model.capabilities.max_length
-            if len(given) == 0:
-                raise InputError(f"prompt {index} was rewritten to 0 tokens for model '{name}'; leave at least one")
-            check_room(model.capabilities, len(given), f"prompt {index}", f"model '{name}'")
-            own = len(model.capabilities.own_text(given))
-            if most is not None and (name == "target" or name in self._steering_models):
-                limit = min(limit, most - own + len(prompt))
-        return limit
 
     @property
     def selector(self) -> Selector | None:
@@ -158,7 +140,7 @@ class Engine:
         before, first_call, now = len(self._rows), len(self._meter.calls), self._meter.now()
         self._text.admit(prompts, [self._limits[prompt] for prompt in unique])
         for name, session in self._sessions.items():
-            session.admit(self._text, [self._prompt_for(name, prompt) for prompt in prompts])
+            session.admit(self._text, [prompt_for(self._parts, name, prompt) for prompt in prompts])
         source = [*range(before), *(before + unique.index(prompt) for prompt, _ in entering)]
         if len(entering) > len(unique):
             self._select(source)
@@ -169,12 +151,6 @@ class Engine:
             for observer in self._parts.observe:
                 if observer.prompt_top:
                     observer.read_prompts(self._new_round(), prompts, top)
-
-    def _prompt_for(self, model: str, prompt: Sequence[int]) -> Sequence[int]:
-        for part in self._parts.steer:
-            if model in part.models:
-                prompt = part.prompt(model, prompt)
-        return prompt
 
     def _stream(self, prompt: int) -> TextStream | None:
         run = self._run

@@ -53,7 +53,8 @@ class Writer:
                 taken = self._fill(round, index, row, verdict, offered)
             if verdict.log_weight is not None:
                 given = verdict.log_weight[index]
-                row.log_weight += sum(given if len(taken) == len(offered) else given[: len(taken)])
+                # What was drawn after the row's end counts no more than the tokens that were.
+                row.log_weight += sum(given if row.finish is None else given[: len(taken)])
             self._note(round, row, index, path, taken, asked)
             emitted.append(taken)
         return Outcome(round, verdict, emitted)

@@ -21,6 +21,7 @@ from treewright.engine.loop import Engine, Run
 from treewright.methods.constrain.smc import Config, Particles, parts
 from treewright.models.loading import load
 from treewright.models.tables import Table
+from treewright.parts.constrain.form import FixedTokens
 from treewright.testing.bench import parts_of
 from treewright.testing.weights import BlackBoxed
 
@@ -42,12 +43,17 @@ class Narrow:
 TABLE = Table(4, seed=3)
 
 
-def run(method: str, options: dict, tokens: int = 6, seed: int = 0, prompts: tuple = ((1, 0),), samples: int = 1) -> Engine:
-    """A run of particles on the table under the narrow constraint."""
+def run(
+    method: str, options: dict, tokens: int = 6, seed: int = 0, prompts: tuple = ((1, 0),), samples: int = 1,
+    end: dict | None = None, form: tuple = (),
+) -> Engine:  # fmt: skip
+    """A run of particles on the table under the narrow constraint; a text ends at the token 3."""
     made = parts_of(method, options)[0]()
     fence = Narrow() if made.draw is None else BlackBoxed(Narrow())
-    request = Request(prompts, tokens, sampling=Sampling(1.0), seed=seed, stop_ids=(3,), samples=samples, batch_rows=64)
-    engine = Engine(Run(request, {"target": TABLE}, made.join(Parts(constrain=(fence,)))))
+    ends = {"stop_ids": (3,)} if end is None else end
+    request = Request(prompts, tokens, sampling=Sampling(1.0), seed=seed, samples=samples, batch_rows=64, **ends)
+    made = made.join(Parts(constrain=(fence,), form=form))
+    engine = Engine(Run(request, {"target": TABLE}, made, decode=lambda ids: "".join(map(str, ids))))
     for _ in engine.run():
         pass
     return engine
@@ -228,3 +234,53 @@ def test_what_does_not_go_together_is_refused():
 def test_bad_options_are_named(options):
     with pytest.raises(InputError, match=next(iter(options))):
         parts(replace(Config(), **options))
+
+
+@pytest.mark.parametrize("options", [{"threshold": 1.0}, {"threshold": 1.0, "whole": True}])
+@pytest.mark.parametrize("method", ["smc", "awrs+smc"])
+def test_a_stop_string_ends_a_particle_as_an_end_token_does(method, options):
+    """What has ended keeps its text and its weight while the others are resampled, and is whole at its last token too."""
+    for seed in range(12):
+        rows = [
+            {key: (row.tokens, row.log_weight, row.finish) for key, row in engine.finished.items()}
+            for end in ({"stop_ids": (3,)}, {"stop": ("3",)})
+            for engine in [run(method, {"particles": 4, **options}, tokens=4, seed=seed, end=end)]
+        ]
+        assert rows[0] == rows[1]
+
+
+FORM = FixedTokens(4, first=1, last=[None], banned=[(1, 1, 0)], start=(), length=[4])
+"""Texts begin with 1, and 0 does not follow 1 1."""
+
+
+def formed_masses(tokens: int) -> dict[tuple[int, ...], float]:
+    """For every text that the constraint allows its probability under the law that the form leaves."""
+    masses: dict[tuple[int, ...], float] = {}
+    texts = [((), 1.0)]
+    while texts:
+        new, mass = texts.pop()
+        if len(new) == tokens or new[-1:] == (3,):
+            masses[new] = mass
+            continue
+        law = np.exp(TABLE.logits([1, 0, *new])) * ([new[-2:] != (1, 1), 1, 1, 1] if new else [0, 1, 0, 0])
+        allowed = Narrow().mask((0, 0), np.array(new))
+        texts += [((*new, token), mass * law[token] / law.sum()) for token in range(4) if allowed[token] and law[token] > 0]
+    return masses
+
+
+@pytest.mark.parametrize("method", ["smc", "awrs+smc"])
+def test_the_model_s_own_form_is_part_of_the_law_and_no_weight(method):
+    """Weights are masses of what the constraint leaves of the formed law: a form that fixes a token costs nothing."""
+    expected = formed_masses(4)
+    found = [
+        {(n, tuple(row.tokens)): math.exp(row.log_weight) / 4 for n, row in enumerate(engine.finished.values())}
+        for engine in (run(method, {"particles": 4, "threshold": 1.0}, 4, seed, form=(FORM,)) for seed in range(150))
+    ]
+    texts = {text for weights in found for (_, text), weight in weights.items() if weight > 0}
+    assert len(texts) > 5 and texts <= set(expected)
+    totals = [sum(weights.values()) for weights in found]
+    error = np.std(totals) / math.sqrt(len(totals))
+    assert error > 0 and abs(np.mean(totals) - sum(expected.values())) < 4 * error
+    for text in sorted(texts, key=lambda text: -expected[text])[:4]:
+        means = [sum(weight for (_, own), weight in weights.items() if own == text) for weights in found]
+        assert abs(np.mean(means) - expected[text]) < 4 * np.std(means) / math.sqrt(len(means))

@@ -79,3 +79,17 @@ def test_the_weight_of_an_improbable_text_is_finite():
 def test_bad_options_are_refused(search):
     with pytest.raises(InputError, match="beams' is 0"):
         search(1, "stochastic_beam", {"beams": 0})
+
+
+def test_a_text_that_rests_when_the_budget_is_spent_weighs_what_stands_of_it():
+    """Its last token is drawn and not written, so the token's probability is not in the weight either."""
+    table, resting = Table(3, 4), 0
+    for calls in (2, 3, 4):
+        settings = {"max_new_tokens": 6, "n": 6, "stop_ids": [0], "budget": {"model_calls": calls}}
+        result = treewright.generate(load(table), [1], "stochastic_beam", {"beams": 6}, **settings)
+        for sample in result.samples:
+            laws_of = [table.logits([1, *sample.tokens[:place]]) for place in range(len(sample.tokens))]
+            logs = [float(z[token] - np.log(np.exp(z).sum())) for z, token in zip(laws_of, sample.tokens, strict=True)]
+            assert sample.finish_reason == "budget" and sample.log_weight == pytest.approx(sum(logs), abs=1e-12)
+            resting += len(sample.tokens) < calls
+    assert resting > 3

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import treewright
 from treewright.core.errors import CompositionError, InputError
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
@@ -223,3 +224,10 @@ def test_the_likeliest_tokens():
     assert likeliest(logits, 3).tolist() == [1, 3, 4]
     assert likeliest(logits, 5).tolist() == [1, 3, 4, 0, -1]
     assert likeliest(np.full(4, -np.inf), 2).tolist() == [-1, -1]
+
+
+def test_a_trace_counts_the_call_that_proposes():
+    """Before its first round a row has no law at its frontier; asking for it is a call of the round, and later it is free."""
+    for result in treewright.generate(Table(6, seed=1), [[1], [2, 3]], "contrastive_search", {"k": 3}, max_new_tokens=5):
+        assert [step.calls for step in result.trace.steps] == [2, 1, 1, 1, 1]
+        assert result.trace.model_calls == 6

@@ -14,9 +14,9 @@ from treewright.core.roles import Constraint
 
 
 class FixedTokens:
-    """A constraint of V tokens. first: what every text begins with. last: for each prompt, token number `length` of a text
-    that comes so far. banned: sequences; the last token of each is forbidden where the others stand before it, `start` counted
-    as text."""
+    """A constraint of V tokens. first: what every text begins with. last: for each prompt, token number length[prompt] of a
+    text that comes so far. banned: sequences; the last token of each is forbidden where the others stand before it, `start`
+    counted as text."""
 
     def __init__(
         self,
@@ -25,15 +25,16 @@ class FixedTokens:
         last: Sequence[int | None],
         banned: Sequence[Sequence[int]],
         start: Sequence[int],
-        length: int,
+        length: Sequence[int],
     ) -> None:
-        self._vocabulary, self._first, self._last, self._length = vocabulary, first, tuple(last), length
+        self._vocabulary, self._first, self._last, self._length = vocabulary, first, tuple(last), tuple(length)
         self._start = np.array(start, np.int64)
         self._banned = [(np.array(word[:-1], np.int64), word[-1]) for word in banned]
 
     def mask(self, row: Hashable, continuation: np.ndarray) -> np.ndarray:
-        last = self._last[row[0]]  # type: ignore[index]
-        at_end = last is not None and len(continuation) == self._length - 1
+        prompt = row[0]  # type: ignore[index]
+        last = self._last[prompt]
+        at_end = last is not None and len(continuation) == self._length[prompt] - 1
         fixed = last if at_end else self._first if len(continuation) == 0 else None
         allowed = np.full(self._vocabulary, fixed is None)
         if fixed is not None:
