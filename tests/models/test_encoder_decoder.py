@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import tokenizers
 import torch
 import transformers as t
 
@@ -319,10 +320,10 @@ def test_two_vocabularies_are_refused():
 
 def test_a_folder_is_loaded_by_its_configuration(tmp_path):
     build("bart").save_pretrained(tmp_path)
-    from tokenizers import Tokenizer, models
-
     words = {str(number): number for number in range(VOCABULARY)}
-    t.PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="0"))).save_pretrained(tmp_path)
+    t.PreTrainedTokenizerFast(
+        tokenizer_object=tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="0"))
+    ).save_pretrained(tmp_path)
     target = load(tmp_path)
     assert isinstance(target.protocol, EncoderDecoderModel)
     assert ours(target) == reference("bart", "float32")
@@ -392,20 +393,12 @@ def test_the_last_token_is_fixed_where_a_steering_model_cuts_the_text():
     models = {"amateur": load(amateur)}
     for settings in ({}, {"max_new_tokens": 5}, {"min_new_tokens": 7}):
         results = tw.generate(target, PROMPTS, "contrastive_decoding", models=models, **{"max_new_tokens": 40, **settings})
-        assert {len(one.tokens) for one in results} == {settings.get("max_new_tokens", 7)}
-        assert all((one.tokens[-1] == 5) == ("min_new_tokens" not in settings) for one in results)
+        ends = {(len(one.tokens), one.tokens[-1] == 5) for one in results}
+        assert ends == {(settings.get("max_new_tokens", 7), "min_new_tokens" not in settings)}
 
 
 def test_medusa_drafts_from_the_decoders_own_states():
     """Its states begin at the decoder's start and not at the prompt, so equal tokens alone would not show that it drafts."""
-    results = tw.generate(
-        loaded("bart"), [list(range(5, 13)), [7, 8]], "medusa", {"heads": "random", "nodes": 4}, max_new_tokens=8, ignore_eos=True
-    )
-    for result in results:
-        assert any(token >= 0 for token in result.trace.steps[1].token[1:])
-
-
-def test_the_bundled_one_does_what_it_was_trained_for():
-    answers = tw.generate("default-seq2seq", ["reverse: cat dog sun", "marked: cat * dog * sun"], "prompt_lookup")
-    assert [answer.text for answer in answers] == [" sun dog cat", " dog sun"]
-    assert {answer.finish_reason for answer in answers} == {"stop"}
+    options = {"heads": "random", "nodes": 4}
+    results = tw.generate(loaded("bart"), [list(range(5, 13)), [7, 8]], "medusa", options, max_new_tokens=8, ignore_eos=True)
+    assert all(any(token >= 0 for token in result.trace.steps[1].token[1:]) for result in results)

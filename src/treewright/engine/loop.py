@@ -73,7 +73,7 @@ class Engine:
         self.ledger = Ledger(parts.slots or max(request.samples, parts.candidates))
         slots = self.ledger.slots
         self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(slots))
-        self._rounds, self._asked = 0, 1
+        self._rounds = 0
         self._steering_models = steering_models(parts)
         self._limits = row_limits(request, run.models, parts)
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
@@ -175,17 +175,15 @@ class Engine:
 
     def _at_frontier(self, round: Round, law: TargetLaw) -> TargetLaw:
         """The law, once the models that make it have answered at the frontier."""
-        before = self._meter.target_calls
         for name in ("target", *self._steering_models):
             round.answers[name] = self._sessions[name].root()
-        self._asked += self._meter.target_calls - before
         return law
 
     def _draft_law(self, logits: np.ndarray) -> np.ndarray:
         return np.stack([probabilities(row, self._request.sampling) for row in logits])
 
     def _round(self) -> None:
-        round, parts, self._asked = self._new_round(), self._parts, 1
+        round, parts, before = self._new_round(), self._parts, self._meter.target_calls
         law = PulledLaw(round, parts, self._run.models["target"].capabilities.decoder_start)
         round.ask_law = lambda: self._at_frontier(round, law)
         if parts.control is not None:
@@ -196,15 +194,16 @@ class Engine:
             round.forest.limit_depth(round.deepest)
         self._score(round)
         verdict = (parts.accept or parts.verify).verify(round, law)  # type: ignore[union-attr]
+        asked = self._meter.target_calls - before
         for row, checks in zip(self._rows, law.checks, strict=True):
             row.checks = checks
         for done in verdict.completed:
             source = self._rows[done.row]
             sample = self.ledger.next_beside(source.prompt)
-            self._close(self._writer.complete(round, source, done, sample, self._asked))
+            self._close(self._writer.complete(round, source, done, sample, asked))
         if verdict.rows is not None:
             self._regroup(round, verdict.rows)
-        outcome = self._writer.apply(round, self._rows, verdict, self._asked)
+        outcome = self._writer.apply(round, self._rows, verdict, asked)
         for observer in parts.observe:
             observer.observe(outcome)
         for session in self._sessions.values():
@@ -226,7 +225,6 @@ class Engine:
             parts = [turn.plan if turn.model == name else None for turn in turns]
             plans = [plan or LayerPlan.whole(depth) for plan in parts] if any(parts) else []
             found[name] = round.answers[name] = session.score(round.forest, plans)
-        self._asked = int("target" in found)
         if found:
             spare = next(iter(found.values()))
             round.answers["target"] = Answers.by_row([spare if turn.model is None else found[turn.model] for turn in turns])
@@ -242,7 +240,6 @@ class Engine:
     def _ask(self, round: Round) -> bool:
         if self._meter.spent():
             return False
-        self._asked += 1
         self._score(round)
         return True
 

@@ -217,7 +217,8 @@ class RecomputeSession(OwnColumns):
 
     def _forward(self, sequences: list[np.ndarray], kind: str, plan: LayerPlan | None = None) -> list[Reading]:
         begin = time.perf_counter()
-        read = [Reading(*outputs) for outputs in self._read(sequences, plan)]  # type: ignore[arg-type]
+        found = self._read(sequences) if plan is None else self._read(sequences, plan)
+        read = [Reading(*outputs) for outputs in found]  # type: ignore[arg-type]
         columns = max(len(sequence) for sequence in sequences)
         share = 1.0 if plan is None else plan.share
         self._record(
