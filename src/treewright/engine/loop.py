@@ -22,6 +22,7 @@ from treewright.engine.detokenize import Decode, TextStream
 from treewright.engine.law import PulledLaw, check_draws, logprobs
 from treewright.engine.ledger import Ledger
 from treewright.engine.rows import Row
+from treewright.engine.size import Size
 from treewright.ops.warp import probabilities
 
 
@@ -65,9 +66,9 @@ class Engine:
         self._target_calls = 0
         self._checks: list[int] = []
         self._rows: list[Row] = []
-        self.ledger = Ledger(parts.slots or max(request.samples, parts.candidates))
-        slots = self.ledger.slots
-        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(slots))
+        size = Size.of(request, parts, run.columns, run.models["target"].capabilities.mask is not None)
+        self.ledger = Ledger(size.slots)
+        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(size.slots))
         self._started = run.clock()
         self._rounds, self._asked = 0, 1
         self._steering_models = sorted({name for part in parts.steer for name in part.models})
@@ -76,10 +77,9 @@ class Engine:
         self._claims_kept = parts.claims_per_token * max(
             limit - len(prompt) for limit, prompt in zip(self._limits, request.prompts, strict=True)
         )
-        self._group = slots if parts.together else 1
-        self._capacity = min(max(1, request.batch_rows // self._group) * self._group, len(self._waiting))
+        self._group, self._capacity = size.group, size.rows
         opening = Opening(
-            parts.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
+            size.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0), reuse=parts.reuse,
         )  # fmt: skip
         openings = {name: replace(opening, layers=parts.layers and name == "target") for name in run.models}

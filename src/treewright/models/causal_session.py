@@ -33,6 +33,12 @@ def power_of_two(size: int) -> int:
     return 1 << (size - 1).bit_length()
 
 
+def reserved(rows: int, claims: int, length: int) -> tuple[int, int, int]:
+    """What a session reserves for rows of `length` tokens and so many claims each: rows, scratch slots, and slots of a row."""
+    scratch = rounded(claims + SPARE, 16)
+    return power_of_two(rows), scratch, scratch + rounded(length + 1, KEY_STEP)
+
+
 """Logits [R, B, V], and last hidden states [R, B, H] if they were asked for."""
 
 
@@ -72,7 +78,7 @@ class CausalSession:
 
     def __init__(self, model: TreeScorer, text: Text, opening: Opening, record: Recorder) -> None:
         self._model, self._text, self._opening, self._record = model, text, opening, record
-        self._scratch = rounded(opening.claims + SPARE, 16)
+        _, self._scratch, _ = reserved(opening.rows, opening.claims, opening.length)
         self._memory: Memory | None = None
         self._masks = TreeMasks(model.windows, self._scratch, model.dtype, model.device)
         self.seen = np.zeros(0, np.int64)
