@@ -41,7 +41,8 @@ class Step:
 class Trace:
     """The account of one request. Model calls and seconds are those of the batch the request was decoded in; where a method
     chose among candidates, from the entry of the first to the end of the last, and notes["selection"] says how many there
-    were, their order, how many rows were given up, and the tokens of all of them. steps and new_tokens are the chosen one's."""
+    were, their order, how many rows were given up, and the tokens of all of them; "missing", where it is
+    there, how many of the n texts that were asked for were not found. steps and new_tokens are the chosen one's."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)
