@@ -30,7 +30,7 @@ def test_options_go_to_the_methods_that_have_them(tiny: Loaded) -> None:
     assert {contestant.name: contestant.options for contestant in found} == {
         "plain": {},
         "token_recycling": {"token_recycling.k": 4, "nodes": 7},
-        "token_recycling:nodes=15": {"token_recycling.k": 4, "nodes": "15"},
+        "token_recycling:nodes=15": {"token_recycling.k": 4, "nodes": 15},
         "jacobi": {"block": 2},
     }
 

@@ -103,7 +103,10 @@ def test_trace_can_be_read_back_and_knows_its_words(run, model, tmp_path):
         (["hi", "--method", "plain+"], ["names joined by '+'"]),
         (["hi", "--method", "token_recycling", "--set", "node=3"], ["unknown option 'node'", "did you mean 'nodes'?"]),
         (["hi", "--set", "nodes=3"], ["unknown option 'nodes' for plain"]),
-        (["hi", "--method", "token_recycling", "--set", "nodes=many"], ["'token_recycling.nodes'", "'many'", "allowed: int"]),
+        (
+            ["hi", "--method", "token_recycling", "--set", "nodes=many"],
+            ["'token_recycling.nodes'", "'many'", "allowed: an integer"],
+        ),
         (["hi", "--method", "specinfer"], ["role 'draft'", "--with draft=MODEL"]),
         (["hi", "--with", "draft"], ["--with is 'draft'", "ROLE=MODEL"]),
         (["hi", "--method", "token_recycling+prompt_lookup"], ["single seat 'propose'"]),

@@ -88,6 +88,9 @@ def test_a_folder_and_a_label_in_its_name(tmp_path: Path) -> None:
     assert scorer.score("p", ["abc"]) == pytest.approx([float(bare(model, "pabc").log_softmax(-1)[1])], rel=1e-5)
     with pytest.raises(ModelError, match=r"label is None .* which has 2 labels \(bad, good\); give .*FOLDER#NAME"):
         load_reward(tmp_path / "judge")
+    for name in ("default", "default-masked", "random:0.1b"):
+        with pytest.raises(ModelError, match=f"a reward is '{name}', which is a language model; a reward judges texts"):
+            load_reward(name)
     with pytest.raises(ModelError, match=r"label is 'odd'"):
         load_reward(f"{tmp_path / 'judge'}#odd")
 

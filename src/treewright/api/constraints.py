@@ -47,6 +47,8 @@ def read_constraints(given: Any, prompts: int) -> tuple[Constraint | None, ...]:
             f"constraint is {wrong!r}; give what treewright.json_schema, regex, grammar, choice or check return, or a list of "
             "those"
         )
+    if len(every) != prompts:
+        raise ConstraintError(f"constraint is a list of {len(every)}; give one, or one for each of {prompts} prompts")
     return every if any(every) else ()
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from treewright.api.prepare import prepare
 from treewright.api.prompts import Prompt, is_many
+from treewright.api.settings import read_settings
 from treewright.core.errors import InputError
 from treewright.core.grammar import Constraint
-from treewright.core.request import Budget, Request, Sampling
+from treewright.core.request import Budget
 from treewright.core.result import Result
+from treewright.core.typed import shown
 
 
 @runtime_checkable
@@ -67,19 +68,13 @@ def generate(
     """
     many = is_many(prompts)
     batch: list[Any] = list(prompts) if many else [prompts]
-    sampling = Sampling(
-        temperature, top_k, top_p, min_p, typical_p, repetition_penalty, presence_penalty, frequency_penalty,
-        tuple(sorted((logit_bias or {}).items())),
-    )  # fmt: skip
-    settings = dict(
-        max_new_tokens=max_new_tokens, min_new_tokens=min_new_tokens, sampling=sampling, seed=seed, samples=n,
-        stop=(stop,) if isinstance(stop, str) else tuple(stop or ()), stop_ids=tuple(stop_ids), ignore_eos=ignore_eos,
-        budget=budget if isinstance(budget, Budget) else Budget(**(budget or {})), logprobs=logprobs, batch_rows=batch_rows,
-        constraint=constraint,
-    )  # fmt: skip
-    listener = None if stream is None else _ToStreamer(stream)
-    if listener is not None and (many or n > 1):
-        raise InputError(f"stream was given with {len(batch)} prompts and n={n}; a streamer takes one prompt and n=1")
+    settings = read_settings(dict(
+        max_new_tokens=max_new_tokens, temperature=temperature, top_k=top_k, top_p=top_p, min_p=min_p, typical_p=typical_p,
+        repetition_penalty=repetition_penalty, presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+        logit_bias=logit_bias, seed=seed, stop=stop, stop_ids=stop_ids, min_new_tokens=min_new_tokens, ignore_eos=ignore_eos,
+        n=n, budget=budget, constraint=constraint, logprobs=logprobs, batch_rows=batch_rows,
+    ))  # fmt: skip
+    listener = None if stream is None else _to_streamer(stream, many, len(batch), n)
     job = prepare(model, batch, method, options, models, settings)
     results = job.finish(listener)
     return results if many else results[0]
@@ -90,9 +85,8 @@ def stream(model: Any, prompt: Prompt, method: str = "plain", **settings: Any) -
     the decoding. No piece ever holds part of a stop string or half a character. A method that chooses among candidates gives
     its text in one piece, when it has chosen."""
     pieces: list[str] = []
-    engine_settings = dict(settings)
-    options, models = engine_settings.pop("options", None), engine_settings.pop("models", None)
-    job = prepare(model, [prompt], method, options, models, _request_settings(engine_settings))
+    options, models = settings.pop("options", None), settings.pop("models", None)
+    job = prepare(model, [prompt], method, options, models, read_settings(settings, without=("n",)))
     if job.parts().select is not None:
         yield job.finish()[0].text
         return
@@ -102,22 +96,12 @@ def stream(model: Any, prompt: Prompt, method: str = "plain", **settings: Any) -
         pieces.clear()
 
 
-def _request_settings(keywords: dict[str, Any]) -> dict[str, Any]:
-    """The keywords of `generate` as the fields of a Request, for callers that do not go through its signature."""
-    sampling_names = {field.name for field in dataclasses.fields(Sampling)}
-    request_names = {field.name for field in dataclasses.fields(Request)}
-    request_names = (request_names - {"prompts", "sampling", "eos_ids", "samples", "constraints"}) | {"constraint"}
-    unknown = set(keywords) - sampling_names - request_names
-    if unknown:
-        raise InputError(f"unknown setting '{min(unknown)}'; allowed: {', '.join(sorted(sampling_names | request_names))}")
-    chosen = {name: value for name, value in keywords.items() if name in sampling_names}
-    chosen["logit_bias"] = tuple(sorted(dict(chosen.get("logit_bias") or {}).items()))
-    rest = {name: value for name, value in keywords.items() if name in request_names}
-    stop = rest.get("stop") or ()
-    rest["stop"] = (stop,) if isinstance(stop, str) else tuple(stop)
-    if isinstance(rest.get("budget"), Mapping):
-        rest["budget"] = Budget(**rest["budget"])
-    return {**rest, "sampling": Sampling(**chosen)}
+def _to_streamer(streamer: Any, many: bool, prompts: int, samples: int) -> _ToStreamer:
+    if not isinstance(streamer, Streamer):
+        raise InputError(f"stream is {shown(streamer)}; give a transformers streamer, which has put(value) and end()")
+    if many or samples > 1:
+        raise InputError(f"stream was given with {prompts} prompts and n={samples}; a streamer takes one prompt and n=1")
+    return _ToStreamer(streamer)
 
 
 class _Collect:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from functools import cache
 from typing import Any
 
 import numpy as np
-from pydantic import ConfigDict, TypeAdapter, ValidationError
-from pydantic import dataclasses as pydantic_dataclasses
 
 from treewright.api.constraints import Compiled
+from treewright.api.memory import check_memory
 from treewright.core.errors import InputError, UnknownOption
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
@@ -19,11 +17,13 @@ from treewright.core.request import Request
 from treewright.core.result import Result
 from treewright.core.roles import Constraint, Parts
 from treewright.core.selection import Scorer
+from treewright.core.typed import WrongType, field_types, read, shown, words
 from treewright.engine.detokenize import Decode
 from treewright.engine.law import check_draws
 from treewright.engine.limits import row_limits
 from treewright.engine.loop import Engine, Listener, Run
 from treewright.engine.rows import Row
+from treewright.engine.size import Size
 from treewright.models.loading import Form, Loaded
 from treewright.ops.weights import log_mean
 from treewright.parts.constrain.form import BehindFirst, FixedTokens
@@ -59,8 +59,14 @@ class Job:
         """Fresh roles, once it is sure that they can do what the request asks for. Raises InputError."""
         parts, request = self.parts(), self.request
         check_draws(parts, request)
-        if parts.select is None:
-            return parts
+        if parts.select is not None:
+            self._check_selection(parts)
+        size = Size.of(request, parts, self._columns, self.target.protocol.capabilities.mask is not None)
+        check_memory(str(self.recipe), request, parts, size, self.protocols, getattr(self.target.model, "device", None))
+        return parts
+
+    def _check_selection(self, parts: Parts) -> None:
+        request = self.request
         if request.samples > parts.candidates:
             raise InputError(
                 f"n is {request.samples} and {self.recipe} chooses among {parts.candidates} candidates; "
@@ -73,7 +79,12 @@ class Job:
             )
         if parts.texts and self.target.tokenizer is None:
             raise InputError(f"{self.recipe} compares texts but model '{self.target.name}' has no tokenizer; give one to load()")
-        return parts
+
+    @property
+    def _columns(self) -> int | None:
+        """The columns that pay on the machine."""
+        device = getattr(self.target.model, "device", None)
+        return CPU_COLUMNS if getattr(device, "type", "cpu") == "cpu" else None
 
     def _form(self, parts: Parts) -> tuple[Constraint, ...]:
         """What the model asks of every text. A text of a constraint ends where that lets it, and one that must not end early
@@ -94,10 +105,9 @@ class Job:
         """A fresh engine: its parts are new, what methods learned on the model stays. `extra` joins further parts."""
         parts = self.check()
         parts = parts if extra is None else parts.join(extra)
-        columns = CPU_COLUMNS if _on_cpu(self.target) else None
         heard = listener if parts.select is None else None
         memories, decode = self.target.memories, self._decode()
-        return Engine(Run(self.request, self.protocols, parts, None, memories, decode, heard, self.scorers, columns))
+        return Engine(Run(self.request, self.protocols, parts, None, memories, decode, heard, self.scorers, self._columns))
 
     def _decode(self) -> Decode | None:
         tokenizer = self.target.tokenizer
@@ -132,6 +142,8 @@ class Job:
                     "given_up": account.given_up, "tokens": account.tokens,
                 }  # fmt: skip
             rows = [rows[index] for index in order]
+            if len(rows) < self.request.samples:
+                notes["selection"]["missing"] = self.request.samples - len(rows)
         samples = [row.to_sample(self._text(row), self.request.logprobs) for row in rows[: self.request.samples]]
         trace = engine.traces[rows[0].key]
         trace.recipe, trace.notes = self.recipe.to_json(), notes
@@ -170,25 +182,15 @@ def build_parts(recipe: Recipe) -> Parts:
 
 
 def _config(name: str, config: type, options: Mapping[str, Any]) -> Any:
-    """A method's Config from options, text such as "32" read as its field's type."""
+    """A method's Config from options, each as its field's annotation says. Raises UnknownOption."""
+    expected, values = field_types(config), {}
+    for option, value in options.items():
+        try:
+            values[option] = read(value, expected[option])
+        except WrongType:
+            raise UnknownOption(f"option '{name}.{option}' is {shown(value)}; allowed: {words(expected[option])}") from None
     try:
-        values = _reader(config).validate_python(dict(options))
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = str(first["loc"][0]) if first["loc"] else "?"
-        if first["type"] == "value_error":
-            option, rest = str(first["ctx"]["error"]).split(" ", 1)
-            raise UnknownOption(f"option '{name}.{option}' {rest}") from error
-        allowed = next(option.type for option in entry(name).card.options if option.name == field)
-        raise UnknownOption(f"option '{name}.{field}' is {options.get(field)!r}; allowed: {allowed}") from error
-    return config(**{field.name: getattr(values, field.name) for field in dataclasses.fields(config)})
-
-
-@cache
-def _reader(config: type) -> TypeAdapter[Any]:
-    """Reads options as a Config's fields; built once for each Config, since building takes longer than a short run."""
-    return TypeAdapter(pydantic_dataclasses.dataclass(config, config=ConfigDict(extra="forbid"), frozen=True))
-
-
-def _on_cpu(target: Loaded) -> bool:
-    return getattr(getattr(target.model, "device", None), "type", "cpu") == "cpu"
+        return config(**values)
+    except ValueError as error:
+        option, rest = str(error).split(" ", 1)
+        raise UnknownOption(f"option '{name}.{option}' {rest}") from error

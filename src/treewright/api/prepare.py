@@ -9,11 +9,13 @@ from treewright.api.constraints import compile_constraints, read_constraints
 from treewright.api.job import Job, build_parts
 from treewright.api.prompts import Prompt, check_context, encode
 from treewright.api.scorers import scorers_of
+from treewright.api.settings import check_ids
 from treewright.core.card import Card
-from treewright.core.errors import CapabilityError, ConstraintError, InputError
+from treewright.core.errors import CapabilityError, ConstraintError, InputError, UnknownOption
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entries
 from treewright.core.request import Request
+from treewright.core.typed import shown
 from treewright.models.loading import Loaded, load
 
 
@@ -27,6 +29,8 @@ def prepare(
     cards = recipe.cards()
     target = model if isinstance(model, Loaded) else load(model)
     _check_needs(target, cards)
+    if models is not None and not (isinstance(models, Mapping) and all(isinstance(role, str) for role in models)):
+        raise InputError(f"models is {shown(models)}; give a mapping of roles to models, such as {{'draft': 'default-draft'}}")
     wanted = recipe.scorers()
     judges = {role: judge for role, judge in (models or {}).items() if role in wanted}
     others = _check_models(target, cards, {role: other for role, other in (models or {}).items() if role not in wanted})
@@ -38,6 +42,7 @@ def prepare(
     fields = dict(settings)
     constraints = read_constraints(fields.pop("constraint", None), len(ids))
     request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
+    check_ids(target, request)
     _check_canvas(target, request)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
     return Job(target, recipe, request, protocols, compile_constraints(target, request, cards), scorers)
@@ -52,7 +57,7 @@ def fits(target: Any, method: str) -> bool:
     try:
         for check in build_parts(Recipe.of(method)).fits:
             check(has)
-    except CapabilityError:
+    except (CapabilityError, UnknownOption):
         return False
     return True
 

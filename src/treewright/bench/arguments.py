@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +12,7 @@ import torch
 
 from treewright.api import Loaded
 from treewright.core.errors import InputError
+from treewright.core.recipe import option_value
 
 T = TypeVar("T")
 
@@ -96,10 +96,7 @@ def pair(text: str) -> tuple[str, str]:
 def assignment(text: str) -> tuple[str, Any]:
     """KEY=VALUE; the value as JSON where it is JSON, else as text."""
     key, value = pair(text)
-    try:
-        return key, json.loads(value)
-    except json.JSONDecodeError:
-        return key, value
+    return key, option_value(value)
 
 
 def token_ids(loaded: Loaded, text: str) -> list[int]:

@@ -12,7 +12,7 @@ from treewright import api
 from treewright.api import Loaded
 from treewright.core.card import Card
 from treewright.core.errors import InputError, UnknownOption, choices
-from treewright.core.recipe import Recipe
+from treewright.core.recipe import Recipe, option_value
 from treewright.core.registry import methods
 from treewright.core.result import Result
 from treewright.interop.peers import PEERS, PeerSettings
@@ -214,7 +214,7 @@ def _read(name: str) -> tuple[str, str, dict[str, Any]]:
     wrong = next((key for key, equals, _ in pairs if not equals), None)
     if wrong is not None:
         raise InputError(f"'{name}': '{wrong}' is not OPTION=VALUE; write METHOD or METHOD:OPTION=VALUE")
-    return name, method, {key: value for key, _, value in pairs}
+    return name, method, {key: option_value(value) for key, _, value in pairs}
 
 
 def _takes(cards: Sequence[Card], key: str) -> bool:

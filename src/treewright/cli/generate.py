@@ -113,10 +113,12 @@ def _tokens(result: Any) -> str:
 
 
 def _endings(result: Any, settings: dict[str, Any]) -> str:
-    """How the samples ended, and a warning where that leaves a constrained text unfinished."""
+    """How the samples ended, and a warning where that leaves a constrained text unfinished, or a search found too few."""
     reasons = list(dict.fromkeys(sample.finish_reason for sample in result.samples))
     unfinished = settings["constraint"] is not None and reasons != ["stop"]
-    return ", ".join(reasons) + ("; what did not end with 'stop' is only the beginning of a valid text" if unfinished else "")
+    sentence = ", ".join(reasons) + ("; what did not end with 'stop' is only the beginning of a valid text" if unfinished else "")
+    given, wanted = len(result.samples), settings["samples"]
+    return sentence + (f"; {given} of the {wanted} texts that were asked for, no other was found" if given < wanted else "")
 
 
 def _method_options(recipe: Recipe) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
@@ -12,7 +11,7 @@ import typer
 from treewright.core import grammar as grammars
 from treewright.core.errors import InputError
 from treewright.core.grammar import Grammar
-from treewright.core.recipe import Recipe
+from treewright.core.recipe import Recipe, option_value
 
 Texts = list[str] | None
 
@@ -67,14 +66,7 @@ def pairs(option: str, written: Sequence[str] | None) -> dict[str, str]:
 
 def values(written: Sequence[str] | None) -> dict[str, Any]:
     """The pairs of --set; a value that is JSON is read as JSON, any other is text."""
-    return {key: _value(text) for key, text in pairs("--set", written).items()}
-
-
-def _value(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
+    return {key: option_value(text) for key, text in pairs("--set", written).items()}
 
 
 def names(option: str, written: str) -> list[str]:

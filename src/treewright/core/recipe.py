@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from numbers import Integral, Real
 from typing import Any
 
 from treewright.core.card import Card
 from treewright.core.errors import CompositionError, InputError, UnknownOption, choices
 from treewright.core.registry import called, entry
+from treewright.core.typed import shown
 
 SINGLE_SEAT = ("propose", "verify", "accept", "control", "draw", "select", "drive")
 
@@ -47,16 +50,49 @@ class Recipe:
         """Reads "a+b" and {"option": value} or {"a.option": value}; an option without its method's name belongs to
         the one method that has it. Methods may be called by an alias; the recipe holds their names.
         Raises UnknownMethod, UnknownOption, CompositionError."""
+        if not isinstance(method, str):
+            raise InputError(f"method is {shown(method)}; give a name, or names joined by '+', such as token_recycling or a+b")
         names = tuple(part.strip() for part in method.split("+"))
         if not all(names):
             raise InputError(f"method is '{method}'; write names joined by '+', such as token_recycling or a+b")
         cards = [entry(name).card for name in names]
         _check_seats(cards)
-        placed = sorted(_place(cards, key, value) for key, value in (options or {}).items())
-        return Recipe(tuple(card.name for card in cards), tuple((owner, name, _frozen(value)) for owner, name, value in placed))
+        placed: dict[tuple[str, str], Any] = {}
+        for key, value in _named(options).items():
+            owner, name = _place(cards, key)
+            if (owner, name) in placed:
+                raise UnknownOption(
+                    f"options '{name}' and '{owner}.{name}' are one, and {shown(placed[owner, name])} and {shown(value)} were "
+                    "given; give it once"
+                )
+            placed[owner, name] = _frozen(value)
+        return Recipe(
+            tuple(card.name for card in cards), tuple((owner, name, placed[owner, name]) for owner, name in sorted(placed))
+        )
+
+
+def option_value(written: str) -> Any:
+    """An option's value off a command line: JSON where it is JSON, else the text itself."""
+    try:
+        return json.loads(written)
+    except json.JSONDecodeError:
+        return written
+
+
+def _named(options: Any) -> Mapping[str, Any]:
+    if options is None:
+        return {}
+    if not isinstance(options, Mapping) or not all(isinstance(key, str) for key in options):
+        raise InputError(f"options is {shown(options)}; give a mapping of names to values, such as {{'nodes': 32}}")
+    return options
 
 
 def _frozen(value: Any) -> Any:
+    """A value that prints, hashes and becomes JSON: numpy's numbers as Python's, lists as tuples."""
+    if isinstance(value, Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, Real) and not isinstance(value, bool):
+        return float(value)
     return tuple(_frozen(part) for part in value) if isinstance(value, (list, tuple)) else value
 
 
@@ -72,7 +108,8 @@ def _check_seats(cards: list[Card]) -> None:
                 )
 
 
-def _place(cards: list[Card], key: str, value: Any) -> tuple[str, str, Any]:
+def _place(cards: list[Card], key: str) -> tuple[str, str]:
+    """The method that an option belongs to, and its name there."""
     owner, dot, name = key.rpartition(".")
     named = [card for card in cards if not dot or card.name == called(owner)]
     holders = [card for card in named if any(option.name == name for option in card.options)]
@@ -81,4 +118,4 @@ def _place(cards: list[Card], key: str, value: Any) -> tuple[str, str, Any]:
     if not holders:
         allowed = [f"{card.name}.{option.name}" if len(cards) > 1 else option.name for card in cards for option in card.options]
         raise UnknownOption(f"unknown option '{key}' for {'+'.join(card.name for card in cards)}; {choices(key, allowed)}")
-    return holders[0].name, name, value
+    return holders[0].name, name

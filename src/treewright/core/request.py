@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 
 from treewright.core.errors import InputError, require
 from treewright.core.grammar import Constraint
+from treewright.core.typed import check_fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,8 @@ class Sampling:
     logit_bias: tuple[tuple[int, float], ...] = ()
 
     def __post_init__(self) -> None:
-        require(self.temperature >= 0 and math.isfinite(self.temperature), "temperature", self.temperature, "a number >= 0")
+        check_fields(self)
+        require(self.temperature >= 0, "temperature", self.temperature, "a number >= 0")
         require(self.top_k is None or self.top_k >= 1, "top_k", self.top_k, "an integer >= 1")
         for name in ("top_p", "min_p", "typical_p"):
             value = getattr(self, name)
@@ -53,7 +54,9 @@ class Budget:
     seconds: float | None = None
 
     def __post_init__(self) -> None:
-        for name in ("tokens", "model_calls", "seconds"):
+        names = ("tokens", "model_calls", "seconds")
+        check_fields(self, {name: f"budget {name}" for name in names})
+        for name in names:
             value = getattr(self, name)
             require(value is None or value > 0, f"budget {name}", value, "a number > 0")
 
@@ -84,6 +87,7 @@ class Request:
         return frozenset(self.stop_ids) | (frozenset() if self.ignore_eos else frozenset(self.eos_ids))
 
     def __post_init__(self) -> None:
+        check_fields(self, {"samples": "n"})
         require(bool(self.prompts), "prompts", "[]", "at least one prompt")
         for index, prompt in enumerate(self.prompts):
             if not prompt:

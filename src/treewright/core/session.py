@@ -40,6 +40,8 @@ class Capabilities:
     decoder_start: the tokens that the model's own text begins with in place of the prompt, where it reads the prompt apart
     from it (encoder-decoders: `max_length` then counts the decoder's positions); None where the text continues the prompt.
     max_prompt: tokens that may be read apart, None without a limit.
+
+    slot_bytes: what the memory holds for one token or claim of a row, 0 where that is not known.
     """
 
     order: str = "left_to_right"
@@ -56,6 +58,7 @@ class Capabilities:
     mask: int | None = None
     decoder_start: tuple[int, ...] | None = None
     max_prompt: int | None = None
+    slot_bytes: int = 0
 
     def own_text(self, prompt: Sequence[int]) -> Sequence[int]:
         """What the model's own text begins with: the prompt, or the decoder's start."""

@@ -45,7 +45,8 @@ class Trace:
     end of its last, be they samples, candidates or beams. steps, new_tokens and tokens_per_call are those of the first sample,
     which is the chosen one where a method chooses. There notes["selection"] says how many `candidates` there were, the sample
     numbers of the ranked ones as their `order`, how many rows were `given_up`, and the `tokens` of all rows; of a search, how
-    many `hypotheses` it ended with and their `order`, numbered as they ended."""
+    many `hypotheses` it ended with and their `order`, numbered as they ended; "missing", where it is there, how
+    many of the n texts that were asked for were not found."""
 
     recipe: dict[str, Any] = field(default_factory=dict)
     calls: list[Call] = field(default_factory=list)

@@ -27,6 +27,7 @@ from treewright.engine.ledger import Ledger
 from treewright.engine.limits import prompt_for, row_limits, steering_models
 from treewright.engine.meter import Meter
 from treewright.engine.rows import Row, closed_up
+from treewright.engine.size import Size
 from treewright.engine.writer import Writer
 from treewright.ops.warp import probabilities
 
@@ -70,9 +71,9 @@ class Engine:
         self._memories = Memories(run.memories)
         self._meter = Meter(request.budget, run.clock)
         self._rows: list[Row] = []
-        self.ledger = Ledger(parts.slots or max(request.samples, parts.candidates))
-        slots = self.ledger.slots
-        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(slots))
+        size = Size.of(request, parts, run.columns, run.models["target"].capabilities.mask is not None)
+        self.ledger = Ledger(size.slots)
+        self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(size.slots))
         self._rounds = 0
         self._steering_models = steering_models(parts)
         self._limits = row_limits(request, run.models, parts)
@@ -81,10 +82,9 @@ class Engine:
         self._claims_kept = parts.claims_per_token * max(
             limit - len(prompt) for limit, prompt in zip(self._limits, request.prompts, strict=True)
         )
-        self._group = slots if parts.together else 1
-        self._capacity = min(max(1, request.batch_rows // self._group) * self._group, len(self._waiting))
+        self._group, self._capacity = size.group, size.rows
         opening = Opening(
-            parts.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
+            size.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0), reuse=parts.reuse,
         )  # fmt: skip
         drafting = replace(opening, claims=max(opening.claims, parts.drafts + self._claims_kept))

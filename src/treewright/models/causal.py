@@ -67,6 +67,7 @@ class CausalModel:
             vocabulary=int(self.config.vocab_size),
             hidden_size=int(self.config.hidden_size),
             max_length=getattr(self.config, "max_position_embeddings", None),
+            slot_bytes=0 if self.layout is None else self.layout.slot_bytes,
         )
 
     def _may_hold_trees(self) -> bool:

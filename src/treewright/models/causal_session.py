@@ -24,6 +24,12 @@ SPARE = 8
 """Scratch slots beside the claims, for pending tokens; more pending tokens are read like a prompt."""
 
 
+def reserved(rows: int, claims: int, length: int) -> tuple[int, int, int]:
+    """What a session reserves for rows of `length` tokens and so many claims each: rows, scratch slots, and slots of a row."""
+    scratch = rounded(claims + SPARE, 16)
+    return power_of_two(rows), scratch, scratch + rounded(length + 1, KEY_STEP)
+
+
 class CausalSession(OwnColumns):
     """Slots: pending tokens of a round are right-aligned in [0, P), claim c lies in slot P - 1 + c, the text from S on.
 
@@ -32,7 +38,7 @@ class CausalSession(OwnColumns):
 
     def __init__(self, model: TreeScorer, text: Text, opening: Opening, record: Recorder) -> None:
         self._model, self._text, self._opening, self._record = model, text, opening, record
-        self._scratch = rounded(opening.claims + SPARE, 16)
+        _, self._scratch, _ = reserved(opening.rows, opening.claims, opening.length)
         self._memory: Memory | None = None
         self._masks = TreeMasks(model.windows, self._scratch, model.dtype, model.device)
         self.seen = np.zeros(0, np.int64)

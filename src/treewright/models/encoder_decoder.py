@@ -51,7 +51,7 @@ class EncoderDecoderModel:
         most = getattr(self.config, "max_position_embeddings", None)
         self.capabilities = Capabilities(
             tree="native", hidden=True, hidden_size=int(self.config.hidden_size), vocabulary=vocabulary, max_length=most,
-            max_prompt=most, decoder_start=start,
+            max_prompt=most, decoder_start=start, slot_bytes=self._layout.slot_bytes,
         )  # fmt: skip
 
     @torch.inference_mode()

@@ -28,6 +28,11 @@ class Layout:
     dtype: torch.dtype
     device: torch.device
 
+    @property
+    def slot_bytes(self) -> int:
+        """Bytes of one slot of one row."""
+        return sum(heads * dim for _, (heads, dim) in self.planes) * self.dtype.itemsize
+
 
 MOST_RUNS = 4
 """Up to this many runs of slots, one slice copy each is faster than one indexed copy (5 against 15 microseconds)."""

@@ -13,7 +13,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_SEQUENCE_CLASSIFICA
 
 from treewright.core.errors import ContextError, InputError, ModelError, choices
 from treewright.core.selection import Scorer
-from treewright.models.loading import device_of, dtype_of, tokenizer_of
+from treewright.models.loading import bundled_names, device_of, dtype_of, tokenizer_of
+from treewright.models.random_weights import PREFIX
 
 Reads = Literal["joined", "pair", "continuation", "chat"]
 
@@ -88,6 +89,7 @@ def load_reward(
     if reads not in get_args(Reads):
         raise InputError(f"reads is '{reads}'; {choices(str(reads), get_args(Reads))}")
     if isinstance(model, (str, Path)):
+        _refuse_language_model(str(model))
         source, marked = _split(str(model))
         network, name, label = _load(source, dtype), source, marked if label is None else label
         tokenizer = source if tokenizer is None else tokenizer
@@ -104,6 +106,14 @@ def load_reward(
     if device is not None:
         network = network.to(device_of(device))  # type: ignore[arg-type]
     return RewardModel(name, network.eval(), read, _label(network, name, label), reads)
+
+
+def _refuse_language_model(name: str) -> None:
+    if name in bundled_names() or name.startswith(PREFIX):
+        raise ModelError(
+            f"a reward is '{name}', which is a language model; a reward judges texts: give the folder or id of a sequence "
+            "classifier, or a function f(prompt, text) that returns a number"
+        )
 
 
 def _split(name: str) -> tuple[str, str | None]:

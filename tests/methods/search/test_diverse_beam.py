@@ -41,7 +41,12 @@ def test_a_great_strength_makes_every_step_differ(search):
 
 def test_a_small_strength_repeats_texts_and_they_are_given_once(search):
     result = search(7, "diverse_beam", {"beams": 4, "groups": 2, "strength": 1e-9}, n=4)[0]
-    assert len(result.samples) == 2
+    assert len(result.samples) == 2 and result.trace.notes["selection"]["missing"] == 2
+
+
+def test_nothing_is_missing_where_all_texts_differ(search):
+    result = search(5, "diverse_beam", {"beams": 4, "groups": 4, "strength": 50.0}, n=4)[0]
+    assert len(result.samples) == 4 and "missing" not in result.trace.notes["selection"]
 
 
 def test_a_batch_is_its_rows_alone(search, answers, tiny):

@@ -17,6 +17,15 @@ TABLE = Table(7, seed=3, order=2, sharpness=2.0)
 PROMPTS = [(1, 2, 3, 1, 2), (0,), (5, 4)]
 
 
+@pytest.mark.parametrize("level", [2, 3, 5, 9])
+@pytest.mark.parametrize("window", [1, 2, 7, 30])
+def test_the_widest_window_is_counted_at_once(level, window):
+    """Its rows times its columns, in the state where that is most."""
+    widest = max(rows * (window + level - 1 - rows) for rows in range(1, level))
+    assert parts(Config(level=level, window=window, guesses=3)).claims == widest + 3 * (level - 1)
+    assert parts(Config(level=10**9, window=window)).claims > 10**17
+
+
 def best(text: list[int]) -> int:
     return int(TABLE.logits(text).argmax())
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from treewright.core.claims import ABSENT
+from treewright.core.errors import InputError
 from treewright.core.request import Sampling
 from treewright.methods.speculate.token_recycling import Config, TokenRecycling, pruned_template, template_paths
 from treewright.models.tables import Table
@@ -162,8 +163,15 @@ def test_matrix_outlives_the_run_and_helps_the_next(decode):
 
 
 def test_k_larger_than_the_vocabulary(decode, greedy_text):
-    decoded = decode(TABLE, "token_recycling", PROMPTS, {"k": 20}, max_new_tokens=20)
-    assert decoded.tokens == [greedy_text(TABLE, prompt, 20) for prompt in PROMPTS]
+    table, prompts = Table(5, seed=2, order=2, sharpness=2.0), [[token % 5 for token in prompt] for prompt in PROMPTS]
+    decoded = decode(table, "token_recycling", prompts, {"k": 8}, max_new_tokens=20)
+    assert decoded.tokens == [greedy_text(table, prompt, 20) for prompt in prompts]
+
+
+@pytest.mark.parametrize("k", [0, 9])
+def test_k_beyond_the_template_is_refused(k):
+    with pytest.raises(InputError, match=f"k is {k}; allowed: an integer from 1 to 8"):
+        Config(k=k)
 
 
 @pytest.mark.parametrize(("nodes", "columns", "most"), [(1, None, 2), (24, None, 25), (80, 30, 10), (80, 3, 1)])

@@ -230,10 +230,10 @@ def test_a_layer_that_the_model_does_not_have(decode):
         decode(Table(4, seed=1), together({"layers": (2, 9)}), [[1]], max_new_tokens=2)
 
 
-def test_options_come_as_text_and_lists():
+def test_options_come_as_words_and_lists():
     from treewright.api import build_parts
     from treewright.core.recipe import Recipe
 
-    assert build_parts(Recipe.of("dola", {"layers": [2, 4], "norm": "false"})).layers
+    assert build_parts(Recipe.of("dola", {"layers": [2, 4], "norm": False})).layers
     with pytest.raises(InputError, match=r"dola\.layers"):
         build_parts(Recipe.of("dola", {"layers": "middle"}))

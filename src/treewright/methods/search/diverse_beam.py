@@ -10,7 +10,9 @@ Cost: that of beam search, one target call of `beams` rows for each step.
 Beside the paper: as there, the penalty steers the choice and is forgotten, so a hypothesis is scored by its probability;
 transformers' former group beam search kept it in the score. Beams that end at a step count as having taken their token,
 as in the authors' code. Endings, scores and what temperature does are those of `beam`. The answer is ranked over all
-groups, and a text that two groups found is given once, so there may be fewer answers than were asked for.
+groups, and a text that two groups found is given once. So there may be fewer answers than were asked for: what stands in
+for a text found twice would be none of its group's best, and diversity is what the method is asked for. The trace says how
+many are missing (`notes["selection"]["missing"]`), as it does for every search that a constraint leaves fewer texts.
 """
 
 from __future__ import annotations

@@ -236,6 +236,7 @@ class Lookahead:
 
 def parts(config: Config) -> Parts:
     lookahead = Lookahead(config)
-    widest = max(rows * (config.window + config.level - 1 - rows) for rows in range(1, config.level))
-    claims = widest + config.guesses * (config.level - 1)
+    # The window grows a row each time it gives up a column; their product is largest half way, if it comes that far.
+    rows = min(config.level - 1, (config.window + config.level - 1) // 2)
+    claims = rows * (config.window + config.level - 1 - rows) + config.guesses * (config.level - 1)
     return Parts(propose=lookahead, verify=SampleThenMatch(), observe=(lookahead,), claims=claims)

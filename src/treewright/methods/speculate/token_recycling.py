@@ -57,7 +57,7 @@ RANK_WEIGHT = (0.60, 0.16, 0.08, 0.05, 0.035, 0.025, 0.02, 0.015)
 @dataclass(frozen=True)
 class Config:
     """
-    k: successors kept for each token
+    k: successors kept for each token, at most the template's 8
     nodes: claims a round, at most 80; choose it from `treewright bench verify-cost`
     learn_prompt: fill the matrix from the prompt's own predictions too
     """
@@ -67,7 +67,7 @@ class Config:
     learn_prompt: bool = True
 
     def __post_init__(self) -> None:
-        require(self.k >= 1, "k", self.k, "an integer >= 1")
+        require(1 <= self.k <= len(RANK_WEIGHT), "k", self.k, f"an integer from 1 to {len(RANK_WEIGHT)}")
         require(1 <= self.nodes <= 80, "nodes", self.nodes, "an integer from 1 to 80")
 
 

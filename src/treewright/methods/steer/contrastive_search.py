@@ -26,6 +26,7 @@ from treewright.core.errors import InputError, require
 from treewright.core.request import Sampling
 from treewright.core.roles import Parts, Round, TargetLaw, Verdict
 from treewright.ops.warp import probabilities
+from treewright.parts.fitting import within_vocabulary
 
 CARD = {
     "title": "A Contrastive Framework for Neural Text Generation",
@@ -44,7 +45,7 @@ UNCUT = Sampling(1.0)
 @dataclass(frozen=True)
 class Config:
     """
-    k: candidates for each token; 4 to 8 in the paper
+    k: candidates for each token, at most the vocabulary; 4 to 8 in the paper
     alpha: weight of the likeness to earlier states; 0 is greedy, larger models want less
     """
 
@@ -110,4 +111,7 @@ def unit(states: torch.Tensor) -> torch.Tensor:
 
 def parts(config: Config) -> Parts:
     search = ContrastiveSearch(config)
-    return Parts(propose=search, verify=search, claims=config.k + 1, hidden=True, bonus=False, whole_laws=True, greedy=True)
+    return Parts(
+        propose=search, verify=search, claims=config.k + 1, hidden=True, bonus=False, whole_laws=True, greedy=True,
+        fits=(within_vocabulary("k", config.k),),
+    )  # fmt: skip

@@ -23,6 +23,7 @@ from treewright.core.errors import require
 from treewright.core.request import Sampling
 from treewright.core.roles import Parts
 from treewright.ops.warp import probabilities
+from treewright.parts.fitting import within_vocabulary
 from treewright.parts.steer.own_prompt import OwnPrompt
 
 CARD = {
@@ -45,7 +46,7 @@ UNCUT = Sampling(1.0)
 @dataclass(frozen=True)
 class Config:
     """
-    k: candidates
+    k: candidates, at most the vocabulary
     alpha: weight of the resistance; 0 is greedy
     resistance: f(0), f(1) ...; what is not listed is infinite
     """
@@ -90,4 +91,4 @@ class Momentum(OwnPrompt):
 
 
 def parts(config: Config) -> Parts:
-    return Parts(steer=(Momentum(config),))
+    return Parts(steer=(Momentum(config),), fits=(within_vocabulary("k", config.k),))
