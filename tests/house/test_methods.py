@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -83,6 +84,17 @@ def test_one_test_file_for_each_method(method_files, root):
     stems = {path.stem for path in method_files}
     tests = {path.stem.removeprefix("test_") for path in (root / "tests" / "methods").glob("*/test_*.py")}
     assert tests == stems
+
+
+def test_the_readme_lists_every_method_and_counts_them_rightly(method_files, root):
+    text = (root / "README.md").read_text(encoding="utf-8")
+    first_cells = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    stems = {path.stem for path in method_files}
+    listed = {name for cell in first_cells for name in re.findall(r"`(\w+)`", cell)}
+    assert sorted(stems - listed) == [], "methods that the README does not list"
+    for page in ("README.md", "docs/index.md"):
+        counts = re.findall(r"\b(\d+) (?:[a-z-]+ ){0,2}methods\b", (root / page).read_text(encoding="utf-8"))
+        assert set(map(int, counts)) <= {len(stems)}, f"{page} counts {counts} methods; there are {len(stems)}"
 
 
 @pytest.mark.parametrize("name", sorted(entries()))

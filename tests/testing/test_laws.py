@@ -23,8 +23,6 @@ from treewright.testing import laws
 from treewright.testing.drafters import LAWS
 from treewright.testing.reports import LawBroken
 
-LOSSLESS = [card for card in methods() if card.lossless]
-
 # Trees and chains of other forms than a method's defaults have in six columns.
 FORMS: list[tuple[str, dict[str, Any]]] = [
     ("speculative_sampling", {"tokens": 1}),
@@ -37,14 +35,6 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("jacobi", {"block": 1}),
     ("lookahead", {"level": 3, "window": 2, "guesses": 2}),
 ]
-
-
-@pytest.mark.parametrize("card", LOSSLESS, ids=lambda card: card.name)
-def test_a_lossless_method_has_the_law_of_plain_decoding(card: Card) -> None:
-    report = laws.lossless(card.name)
-    assert report.worst <= 1e-9
-    assert report.total("outcomes") > 50
-    assert report.total("rounds") >= 3
 
 
 @pytest.mark.parametrize(("method", "options"), FORMS, ids=str)

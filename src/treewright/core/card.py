@@ -45,7 +45,7 @@ class Card:
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
     it needs beside the target ("draft" ...). scorers: what judges its texts, and when. needs: capabilities the target must
     have. claims: names of laws in `treewright.testing` that hold for it. tables: options under which those laws run on exact
-    tables, for a method whose own ones need a certain model.
+    tables, for a method whose own ones need a certain model or have more outcomes than can be enumerated.
     """
 
     name: str

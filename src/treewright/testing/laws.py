@@ -95,17 +95,20 @@ def exact_verifier(make_verifier: Callable[[], Verifier], laws: tuple[str, ...] 
     return LawReport("exact_verifier", type(make_verifier()).__name__, TOLERANCE, cases)
 
 
-def composable(method: str, options: Mapping[str, Any] | None = None, *, seed: int = 1) -> LawReport:
+def composable(
+    method: str, options: Mapping[str, Any] | None = None, *, laws: tuple[str, ...] = LAWS, seed: int = 1
+) -> LawReport:
     """The method changes the target law and nothing else: under it, every draft law and verifier keeps the law that plain
     decoding has under it.
 
     Run as `exact_verifier` is, greedy and sampling, cold and warm, with sample-then-match over deterministic drafts and
     exact rejection over drawn ones, against the definition: logits, constraint, the method's steering,
-    penalties. Raises LawBroken; CapabilityError where exact tables lack what the method needs. Cost: a few seconds.
+    penalties. laws: the laws that drafts are drawn by. Raises LawBroken; CapabilityError where exact tables lack what the
+    method needs. Cost: a second for each law of drafts.
     """
     make, roles = parts_of(method, options)
     cases = []
-    for law, widths in _drafts(LAWS):
+    for law, widths in _drafts(laws):
         verifier = SampleThenMatch if law == "delta" else Rejection
 
         def drafted(law: str = law, widths: tuple[int, ...] = widths, verifier: type[Any] = verifier) -> Parts:

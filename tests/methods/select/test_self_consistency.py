@@ -54,10 +54,11 @@ def test_texts_without_an_answer_do_not_vote(pool, chooser):
     assert chooser("self_consistency")(pool("?", "??", "!", logprobs=[-2.0, -1.0, -3.0])) == [1, 0, 2]
 
 
-def test_cut_off_texts_vote_only_where_no_finished_one_has_an_answer(pool, chooser):
+def test_cut_off_texts_vote_only_where_none_is_finished(pool, chooser):
     reasons = ["budget", "budget", "stop", "length"]
     assert chooser("self_consistency")(pool("1", "1", "2", "?", reasons=reasons))[0] == 2
-    assert chooser("self_consistency")(pool("1", "1", "?", "?", reasons=reasons))[0] == 0
+    assert chooser("self_consistency")(pool("1", "1", "?", "?", reasons=reasons))[0] == 2
+    assert chooser("self_consistency")(pool("3", "1", "1", "?", reasons=["budget"] * 4))[0] == 1
     assert chooser("self_consistency")(pool("?", "?", "?", "?", reasons=reasons, logprobs=[0, 0, -2.0, -1.0]))[0] == 3
 
 

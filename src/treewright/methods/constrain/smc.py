@@ -44,6 +44,7 @@ CARD = {
     "models": [],
     "needs": ["left_to_right"],
     "claims": ["properly_weighted"],
+    "tables": {"particles": 2, "threshold": 1.0},
 }
 
 

@@ -8,7 +8,7 @@ Cost: the target calls of all candidates, decoded as rows of a batch; the vote c
 
 Beside the paper: the returned text is the candidate of the winning answer that the model finds most probable. As many votes:
 the answer reached by the lowest sample. A text without an answer does not vote, nor does a cut-off one (a spent budget, a dead
-end) unless no finished one has an answer; where there is none at all, the most probable finished candidate is returned. Numbers
+end) unless none is finished; where there is no vote at all, the most probable finished candidate is returned. Numbers
 are compared by value, other answers without case. In a weighted vote a token sequence that was drawn twice counts once, so that
 over all texts together the votes are the answers' true probabilities; the paper adds it twice.
 """
@@ -65,8 +65,9 @@ class SelfConsistency(AllEnd):
 
     def select(self, prompt: str, candidates: Sequence[Candidate], scorers: Mapping[str, Scorer]) -> list[int]:
         answers = [answer_of(self._pattern, one.text) for one in candidates]
-        answered = [index for index, answer in enumerate(answers) if answer is not None]
-        voters = [index for index in answered if candidates[index].finished] or answered
+        # Where something has finished, what was cut off has no vote, even if nothing that finished holds an answer.
+        cut = not any(one.finished for one in candidates)
+        voters = [index for index, answer in enumerate(answers) if answer is not None and (cut or candidates[index].finished)]
         weighted: Mapping[int, float] = dict.fromkeys(voters, 1.0)
         if voters and self._weights != "uniform":
             weighted = probability_weights(candidates, voters, self._weights == "probability_per_token")
