@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from treewright.api.constraints import Compiled
 from treewright.api.memory import check_memory
-from treewright.core.errors import InputError, UnknownOption
+from treewright.core.build import build_parts
+from treewright.core.errors import InputError
 from treewright.core.recipe import Recipe
-from treewright.core.registry import entry
 from treewright.core.request import Request
 from treewright.core.result import Result
 from treewright.core.roles import Constraint, Parts
 from treewright.core.selection import Scorer
-from treewright.core.typed import WrongType, field_types, read, shown, words
 from treewright.engine.detokenize import Decode
 from treewright.engine.law import check_draws
 from treewright.engine.limits import row_limits
@@ -168,29 +166,3 @@ class Job:
         decode = self._decode()
         before = self.target.protocol.capabilities.own_text(self.request.prompts[row.prompt])
         return "" if decode is None else row.spell(decode, self.request, before)
-
-
-def build_parts(recipe: Recipe) -> Parts:
-    """The live roles of a recipe; plain decoding's verifier where no method brings one."""
-    built = Parts()
-    for name in recipe.methods:
-        module = entry(name).load()
-        built = built.join(module.parts(_config(name, module.Config, recipe.options_of(name))))
-    if built.verify is None:
-        built.verify = entry("plain").load().parts(entry("plain").load().Config()).verify
-    return built
-
-
-def _config(name: str, config: type, options: Mapping[str, Any]) -> Any:
-    """A method's Config from options, each as its field's annotation says. Raises UnknownOption."""
-    expected, values = field_types(config), {}
-    for option, value in options.items():
-        try:
-            values[option] = read(value, expected[option])
-        except WrongType:
-            raise UnknownOption(f"option '{name}.{option}' is {shown(value)}; allowed: {words(expected[option])}") from None
-    try:
-        return config(**values)
-    except ValueError as error:
-        option, rest = str(error).split(" ", 1)
-        raise UnknownOption(f"option '{name}.{option}' {rest}") from error

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from treewright.api.constraints import compile_constraints, read_constraints
-from treewright.api.job import Job, build_parts
+from treewright.api.job import Job
 from treewright.api.prompts import Prompt, check_context, encode
 from treewright.api.scorers import scorers_of
 from treewright.api.settings import check_ids
+from treewright.core.build import build_parts
 from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, ConstraintError, InputError, UnknownOption
 from treewright.core.recipe import Recipe
@@ -26,7 +27,7 @@ def prepare(
     """Checks everything before the first forward. `settings` are the fields of a Request but for the prompts, and
     `constraint` as `generate` takes it."""
     recipe = Recipe.of(method, options)
-    cards = recipe.cards()
+    cards = recipe.all_cards()
     target = model if isinstance(model, Loaded) else load(model)
     _check_needs(target, cards)
     if models is not None and not (isinstance(models, Mapping) and all(isinstance(role, str) for role in models)):
@@ -52,7 +53,7 @@ def fits(target: Any, method: str) -> bool:
     """Whether the model has what the method needs, and the weights that the method brings by default are for this model."""
     loaded = target if isinstance(target, Loaded) else load(target)
     has = loaded.protocol.capabilities
-    if any(has.missing(card.needs) for card in Recipe.of(method).cards()):
+    if any(has.missing(card.needs) for card in Recipe.of(method).all_cards()):
         return False
     try:
         for check in build_parts(Recipe.of(method)).fits:

@@ -12,7 +12,7 @@ from treewright import api
 from treewright.api import Loaded
 from treewright.core.card import Card
 from treewright.core.errors import InputError, UnknownOption, choices
-from treewright.core.recipe import Recipe, option_value
+from treewright.core.recipe import Recipe, read_method
 from treewright.core.registry import methods
 from treewright.core.result import Result
 from treewright.interop.peers import PEERS, PeerSettings
@@ -183,7 +183,7 @@ def our_contestants(
     api raises."""
     if tuple(names) == ("all",):
         names = [c.name for c in methods() if c.lossless and set(c.models) <= set(models) and api.fits(loaded, c.name)]
-    chosen = [_read(name) for name in names if name != PLAIN]
+    chosen = [(name, *read_method(name)) for name in names if name != PLAIN]
     unused = [key for key, _ in settings]
     built: list[Contestant] = []
     for name, method, own in [(PLAIN, PLAIN, {}), *chosen]:
@@ -196,8 +196,9 @@ def our_contestants(
         options |= own
         if nodes is not None and _takes(cards, NODES) and not any(key.split(".")[-1] == NODES for key in options):
             options[NODES] = nodes
-        roles = {role: models[role] for card in cards for role in card.models if role in models}
-        contestant = Ours(name, method, options, loaded, roles, all(card.lossless for card in cards))
+        recipe = Recipe.of(method, options)
+        roles = {role: models[role] for role in recipe.roles() if role in models}
+        contestant = Ours(name, method, options, loaded, roles, recipe.lossless)
         contestant.check()
         if any(name == other.name for other in built):
             raise InputError(f"method '{name}' stands twice in --methods; name it once, or give it other options")
@@ -205,16 +206,6 @@ def our_contestants(
     if unused:
         raise UnknownOption(f"no method in this run has the option '{unused[0]}'; methods: {', '.join(c.name for c in built)}")
     return built
-
-
-def _read(name: str) -> tuple[str, str, dict[str, Any]]:
-    """Reads METHOD:OPTION=VALUE:... as (name, METHOD, options)."""
-    method, *assigned = name.split(":")
-    pairs = [pair.partition("=") for pair in assigned]
-    wrong = next((key for key, equals, _ in pairs if not equals), None)
-    if wrong is not None:
-        raise InputError(f"'{name}': '{wrong}' is not OPTION=VALUE; write METHOD or METHOD:OPTION=VALUE")
-    return name, method, {key: option_value(value) for key, _, value in pairs}
 
 
 def _takes(cards: Sequence[Card], key: str) -> bool:

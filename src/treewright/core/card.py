@@ -12,7 +12,7 @@ from typing import Any
 from treewright.core.errors import InputError
 
 FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
-OPTIONAL = ("scorers", "tables")
+OPTIONAL = ("scorers", "tables", "arms")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +63,7 @@ class Card:
     options: tuple[Option, ...]
     summary: str
     tables: tuple[tuple[str, Any], ...] = ()
+    arms: str = ""
 
     @property
     def lossless(self) -> bool:
@@ -104,6 +105,7 @@ def read_card(path: Path, family: str) -> Card:
         scorers=_read_scorers(literal.get("scorers", ())),
         summary=summary,
         tables=tuple(literal.get("tables", {}).items()),
+        arms=literal.get("arms", ""),
         **sequences,
     )
 

@@ -33,7 +33,30 @@ class Recipe:
         return "+".join(self.methods)
 
     def cards(self) -> list[Card]:
+        """The methods' own cards."""
         return [entry(name).card for name in self.methods]
+
+    def all_cards(self) -> list[Card]:
+        """The cards of the methods, and of those they choose among."""
+        return self.cards() + [card for arm in self.arms() for card in arm.all_cards()]
+
+    def arms(self) -> list[Recipe]:
+        """The recipes that the methods choose among. Raises what `read_method` and `of` raise."""
+        found = []
+        for card in self.cards():
+            if card.arms:
+                default = next(option.default for option in card.options if option.name == card.arms)
+                found += [Recipe.of(*read_method(arm)) for arm in self.options_of(card.name).get(card.arms, default)]
+        return found
+
+    def roles(self) -> set[str]:
+        """The roles of the models that it needs beside the target."""
+        return {role for card in self.all_cards() for role in card.models}
+
+    @property
+    def lossless(self) -> bool:
+        """Whether every method of it, and every one it chooses among, claims plain decoding's law."""
+        return all(card.lossless for card in self.all_cards())
 
     def options_of(self, method: str) -> dict[str, Any]:
         return {name: value for owner, name, value in self.options if owner == method}
@@ -69,6 +92,19 @@ class Recipe:
         return Recipe(
             tuple(card.name for card in cards), tuple((owner, name, placed[owner, name]) for owner, name in sorted(placed))
         )
+
+
+def read_method(written: Any) -> tuple[str, dict[str, Any]]:
+    """Reads "METHOD:OPTION=VALUE:...", such as "token_recycling:nodes=16", as what `Recipe.of` takes. Raises InputError."""
+    method, *assigned = written.split(":") if isinstance(written, str) else [shown(written)]
+    options: dict[str, Any] = {}
+    for pair in assigned:
+        key, equals, value = pair.partition("=")
+        if not equals or key in options:
+            wrong = f"'{key}' stands twice" if equals else f"'{pair}' is not OPTION=VALUE"
+            raise InputError(f"'{written}': {wrong}; write METHOD or METHOD:OPTION=VALUE:...")
+        options[key] = option_value(value)
+    return method, options
 
 
 def option_value(written: str) -> Any:

@@ -190,7 +190,7 @@ def _method(task: _Task, name: str) -> Callable[[], _Run]:
 def _roles(name: str, options: Mapping[str, Mapping[str, Any]]) -> set[str]:
     """The roles of further models, and of what judges texts, that a method asks for."""
     recipe = Recipe.of(name, options.get(name))
-    return {role for card in recipe.cards() for role in card.models} | set(recipe.scorers())
+    return recipe.roles() | set(recipe.scorers())
 
 
 def _peer(task: _Task, name: str) -> Callable[[], _Run]:
@@ -243,10 +243,10 @@ def _row(task: _Task, name: str, runs: Mapping[str, Sequence[_Run]], peer: str |
 
 def _comparable(task: _Task, name: str) -> bool:
     """Whether the method says that its tokens, or their law, are those of the reference."""
-    cards = Recipe.of(name, task.options.get(name)).cards()
+    recipe = Recipe.of(name, task.options.get(name))
     if task.reference == PLAIN:
-        return all(card.lossless for card in cards)
-    return all(EQUALS_STATIC in card.claims for card in cards) and not _other_schedule(task, name)
+        return recipe.lossless
+    return all(EQUALS_STATIC in card.claims for card in recipe.cards()) and not _other_schedule(task, name)
 
 
 def _other_schedule(task: _Task, name: str) -> dict[str, Any]:

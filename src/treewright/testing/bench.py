@@ -167,4 +167,4 @@ def parts_of(
             raise CapabilityError(
                 f"method '{card.name}' needs {', '.join(missing)}, which exact tables do not have; test it on a model"
             )
-    return lambda: build_parts(recipe), tuple(sorted({role for card in cards for role in card.models}))
+    return lambda: build_parts(recipe), tuple(sorted(recipe.roles()))

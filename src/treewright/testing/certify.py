@@ -106,7 +106,7 @@ def _names(model: Loaded, wanted: Sequence[str] | None) -> list[str]:
 
 
 def _roles(name: str) -> set[str]:
-    return {role for card in Recipe.of(name).cards() for role in card.models}
+    return Recipe.of(name).roles()
 
 
 def _models(model: Loaded, needed: Collection[str], given: Mapping[str, Loaded]) -> dict[str, Loaded]:

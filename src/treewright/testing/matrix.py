@@ -195,7 +195,7 @@ def certify_matrix(
     fitting = [name for name in drafters or allowed if fits(own, name)]
     prompts, rows = default_prompts(own, seed), []
     for cell in cells(fitting, pairwise):
-        roles = {role for card in Recipe.of(cell.method).cards() for role in card.models}
+        roles = Recipe.of(cell.method).roles()
         others = {role: given.get(role) or stand_in(own, number) for number, role in enumerate(sorted(roles))}
         for found in (on_tables(cell), on_model(cell, own, others, prompts, seed=seed)):
             if found is not None:
@@ -216,7 +216,7 @@ def _decode(
     cell: Cell, method: str, model: Loaded, models: Mapping[str, Loaded], prompts: Sequence[Sequence[int]],
     grammar: Grammar | None, new_tokens: int, seed: int, batch: int,
 ) -> list[Any]:  # fmt: skip
-    law, roles = cell.law, {role for card in Recipe.of(method).cards() for role in card.models}
+    law, roles = cell.law, Recipe.of(method).roles()
     found: Any = generate(
         model, [list(prompt) for prompt in prompts], method, models={role: models[role] for role in roles},
         max_new_tokens=new_tokens, temperature=law.temperature, repetition_penalty=law.repetition_penalty,
