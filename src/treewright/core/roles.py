@@ -140,11 +140,14 @@ class Verdict:
 @dataclass(slots=True)
 class Outcome:
     """What observers learn from: the round with its answers, the verdict as truncated at stops and limits, the tokens each
-    row gained. Where the verdict forked rows, everything here speaks of the new rows."""
+    row gained. Where the verdict forked rows, everything here speaks of the new rows. seconds: what the round took up to here,
+    its model calls included; columns: what the target computed in it, padding included, for each row."""
 
     round: Round
     verdict: Verdict
     emitted: list[list[int]]
+    seconds: float = 0.0
+    columns: int = 0
 
 
 class TargetLaw(Protocol):

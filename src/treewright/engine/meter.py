@@ -11,11 +11,11 @@ from treewright.core.trace import Call
 
 class Meter:
     """calls: every model call of the run, in order. target_calls: how many of them scored claims with the target, which is
-    what a budget of model calls counts. `clock` gives seconds."""
+    what a budget of model calls counts; columns: what these computed for each row. `clock` gives seconds."""
 
     def __init__(self, budget: Budget, clock: Callable[[], float]) -> None:
         self.calls: list[Call] = []
-        self.target_calls = 0
+        self.target_calls, self.columns = 0, 0
         self._budget, self._clock = budget, clock
         self._started = clock()
 
@@ -24,7 +24,9 @@ class Meter:
 
         def record(kind: str, rows: int, columns: int, seconds: float, share: float = 1.0) -> None:
             self.calls.append(Call(model, kind, rows, columns, seconds, share))
-            self.target_calls += model == "target" and kind == "score"
+            if model == "target" and kind == "score":
+                self.target_calls += 1
+                self.columns += columns
 
         return record
 
