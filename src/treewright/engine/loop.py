@@ -183,7 +183,7 @@ class Engine:
         return np.stack([probabilities(row, self._request.sampling) for row in logits])
 
     def _round(self) -> None:
-        begun, before, columns = self._meter.now(), self._meter.target_calls, self._meter.columns
+        begun, before, columns = time.perf_counter(), self._meter.target_calls, self._meter.columns
         round, parts = self._new_round(), self._parts
         law = PulledLaw(round, parts, self._run.models["target"].capabilities.decoder_start)
         round.ask_law = lambda: self._at_frontier(round, law)
@@ -205,7 +205,7 @@ class Engine:
         if verdict.rows is not None:
             self._regroup(round, verdict.rows)
         outcome = self._writer.apply(round, self._rows, verdict, asked)
-        outcome.seconds, outcome.columns = self._meter.now() - begun, self._meter.columns - columns
+        outcome.seconds, outcome.columns = time.perf_counter() - begun, self._meter.columns - columns
         for observer in parts.observe:
             observer.observe(outcome)
         for session in self._sessions.values():
