@@ -11,9 +11,9 @@ match on a tie, the row's own trie on a tie between the two.
 Cost: one target call a round, no other model. Lossless: what is drafted is a function of the past.
 
 Beside the paper and the released code: bounds (no token is likelier than the first one's best chance, no level's chances sum
-to more than the first's) leave out matches that cannot win, with the same result; the global trie takes in what a running row emits at
-once, so samples of a prompt learn from each other, and is limited in tokens rather than in requests; a forked row enters it
-from where its text differs on. The mixture with another drafter by score is not here: a recipe has one proposer.
+to more than the first's) leave out matches that cannot win, with the same result; the global trie takes in what a running row
+emits at once, so samples of a prompt learn from each other, and is limited in tokens rather than in requests; a forked row
+enters it from where its text differs on. The mixture with another drafter by score is not here: a recipe has one proposer.
 """
 
 from __future__ import annotations
