@@ -11,7 +11,7 @@ import pytest
 
 from treewright.core.errors import InputError
 from treewright.core.request import Sampling
-from treewright.methods.speculate.suffix import Config, OwnText, SuffixDecoding, draft_path, draft_tree, parts
+from treewright.methods.speculate.suffix import Config, OwnText, SuffixDecoding, draft_path, draft_tree
 from treewright.models.tables import Table
 from treewright.parts.propose.suffix_trie import SuffixTrie
 from treewright.parts.propose.trees import Trie
@@ -156,27 +156,15 @@ def test_a_copy_for_a_forked_row_is_a_trie_of_its_own():
     assert (own.counts.find([1, 2]).times, forked.counts.find([1, 2]).times) == (1, 2)
 
 
-def test_forking_rows_get_the_text_that_they_get_without_drafts(decode):
-    """Beams fork in every round; a part that shuffles rows stands for them here."""
-    shuffled = parts(Config()).verify
-
-    class Shuffle:
-        def verify(self, round, law):
-            verdict = shuffled.verify(round, law)
-            rows = [(row + round.number) % round.rows if round.number % 3 == 2 else row for row in range(round.rows)]
-            verdict.rows = rows
-            verdict.paths = [[] for _ in rows]
-            verdict.extra = [law.draw(row, 0)[0] for row in rows]
-            verdict.log_weight, verdict.finished = None, None
-            return verdict
-
-    from treewright.core.roles import Parts
-
-    def run(drafter: Parts):
-        drafter.verify = Shuffle()
-        return decode(TABLE, drafter, [(1, 2)], max_new_tokens=25, samples=3, sampling=Sampling(temperature=1.0)).rows
-
-    assert run(parts(Config())) == run(Parts())
+def test_a_row_that_was_forked_matches_in_its_new_text(round_of):
+    suffix, round = SuffixDecoding(Config()), round_of([[1, 2], [3, 4]])
+    for row in range(2):
+        suffix.own(round, row)
+    round.text.select([1, 1])
+    round.memories.fork(round.keys, [round.keys[1], round.keys[1]])
+    round.text.append(0, [5])
+    assert suffix.own(round, 0).counts.text(0) == [3, 4, 5]
+    assert suffix.own(round, 1).counts.text(0) == [3, 4]
 
 
 def test_the_bounds_leave_out_no_winner():

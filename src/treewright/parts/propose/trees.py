@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -101,13 +102,20 @@ def place(
     if drawn_by is not None:
         forest.law = [Law.DELTA] + [law] * (columns - 1)
         for node in sorted({node for laws in drawn_by for node in laws}):
-            forest.q[node] = dense(round.vocabulary, [laws.get(node) for laws in drawn_by])
+            forest.q[node] = SparseLaws(round.vocabulary, [laws.get(node) for laws in drawn_by])
 
 
-def dense(vocabulary: int, laws: Sequence[SparseLaw | None]) -> np.ndarray:
-    """Sparse laws as probabilities [R, V] with sum 1, all zero where there is none."""
-    rows = np.zeros((len(laws), vocabulary))
-    for row, law in zip(rows, laws, strict=True):
+class SparseLaws:
+    """`DraftLaws` of which a row is spelled out only when a walk visits it: most nodes of a tree are never visited, and an array
+    [R, V] for each costs more than all the rest."""
+
+    def __init__(self, vocabulary: int, laws: Sequence[SparseLaw | None]) -> None:
+        self._vocabulary, self._laws = vocabulary, laws
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        if isinstance(rows, np.ndarray):
+            return SparseLaws(self._vocabulary, [self._laws[row] for row in rows.tolist()])
+        probabilities, law = np.zeros(self._vocabulary), self._laws[rows]
         if law is not None:
-            row[law[0]] = np.array(law[1]) / sum(law[1])
-    return rows
+            probabilities[law[0]] = np.array(law[1]) / sum(law[1])
+        return probabilities
