@@ -90,14 +90,9 @@ def frequent_prefixes(following: np.ndarray, nodes: int) -> Trie:
         nonlocal made
         if depth == following.shape[1]:
             return
-        column = following[first:end, depth]
-        edges = np.concatenate([[0], np.flatnonzero(column[1:] != column[:-1]) + 1, [end - first]])
-        # More children of one prefix than there are nodes are never taken.
-        most = np.sort(np.argsort(edges[:-1] - edges[1:], kind="stable")[: nodes + 1])
-        for start, stop in zip(edges[most].tolist(), edges[most + 1].tolist(), strict=True):
-            if column[start] != ABSENT:
-                heapq.heappush(waiting, (start - stop, made, above, first + start, first + stop, depth))
-                made += 1
+        for start, stop in _runs(following[first:end, depth], nodes):
+            heapq.heappush(waiting, (start - stop, made, above, first + start, first + stop, depth))
+            made += 1
 
     if len(following):
         offer(0, 0, len(following), 0)
@@ -107,6 +102,16 @@ def frequent_prefixes(following: np.ndarray, nodes: int) -> Trie:
         if len(trie) <= nodes:
             offer(node, first, end, depth + 1)
     return trie
+
+
+def _runs(column: np.ndarray, most: int) -> list[tuple[int, int]]:
+    """Start and end of the `most` longest runs of equal tokens in a sorted column, in order; ABSENT is none."""
+    if len(column) == 1:
+        return [(0, 1)] if column[0] != ABSENT else []
+    edges = np.concatenate([[0], np.flatnonzero(column[1:] != column[:-1]) + 1, [len(column)]])
+    edges = edges[1:] if column[0] == ABSENT else edges
+    longest = np.sort(np.argsort(edges[:-1] - edges[1:], kind="stable")[:most])
+    return list(zip(edges[longest].tolist(), edges[longest + 1].tolist(), strict=True))
 
 
 @dataclass(slots=True)
