@@ -5,6 +5,8 @@ decode some prompts with a large tree and count:
 
     results = treewright.generate(model, prompts, "stand", {"nodes": 625, "depth": 20}, temperature=0.6)
     write_template("template.json", best_template(accepted_ranks(result.trace for result in results), nodes=80))
+
+On a CPU `generate` cuts such a tree to the columns that pay there; the engine with `Run.columns` None does not.
 """
 
 from __future__ import annotations
