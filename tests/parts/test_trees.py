@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from treewright.core.claims import ABSENT, Shape
+from treewright.core.claims import ABSENT, Law, Shape
 from treewright.parts.propose.trees import Trie, place
 
 PATHS = st.lists(st.lists(st.integers(0, 3), min_size=1, max_size=4), max_size=12)
@@ -88,3 +88,21 @@ def test_rows_keep_their_own_trees(round_of):
     assert round.forest.path_tokens(0, 3) == [5, 7] and round.forest.path_tokens(1, 1) == [8]
     with pytest.raises(ValueError, match="5 claims; the round allows 4"):
         place(round, [trie_of([[1, 2, 3, 4]]), Trie()])
+
+
+def test_laws_of_the_children_are_those_of_each_row(round_of):
+    round = round_of([[1], [2]], claims=4, vocabulary=5)
+    place(
+        round,
+        [trie_of([[4], [2]]), trie_of([[3, 1]])],
+        Law.SWOR,
+        [{0: ([4, 2], [0.6, 0.2])}, {0: ([3], [1.0]), 1: ([1, 0], [1, 3])}],
+    )
+    q = round.forest.q
+    assert round.forest.law == [Law.DELTA, Law.SWOR, Law.SWOR] and set(q) == {0, 1}
+    assert q[0][0].tolist() == pytest.approx([0, 0, 0.25, 0, 0.75]) and q[0][1].tolist() == [0, 0, 0, 1, 0]
+    assert not q[1][0].any() and q[1][1].tolist() == [0.75, 0.25, 0, 0, 0]
+    round.forest.select([1, 1])
+    assert round.forest.q[0][0].tolist() == round.forest.q[0][1].tolist() == [0, 0, 0, 1, 0]
+    place(round, [Trie(), Trie()])
+    assert not round.forest.q and round.forest.law == [Law.DELTA]

@@ -34,6 +34,11 @@ FORMS: list[tuple[str, dict[str, Any]]] = [
     ("prompt_lookup", {"match": "earliest", "full": True, "tokens": 2}),
     ("jacobi", {"block": 1}),
     ("lookahead", {"level": 3, "window": 2, "guesses": 2}),
+    ("suffix", {"mode": "path", "offset": 1.0, "shared": False}),
+    ("suffix", {"own": False, "factor": 3.0}),
+    ("rest", {"fresh": 1, "length": 2, "longest": 2, "shortest": 1}),
+    ("aded", {"update": "llm_topk", "iterations": 12}),
+    ("stand", {"draws": "likeliest"}),
 ]
 
 

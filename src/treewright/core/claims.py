@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from enum import IntEnum
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -25,6 +26,13 @@ class Law(IntEnum):
     SINGLE = 1
     SWOR = 2
     IID = 3
+
+
+class DraftLaws(Protocol):
+    """The laws that the children of one claim were drawn by: [row] gives one row's probabilities [V], [rows] the laws after row
+    i became a copy of row rows[i]. An array [R, V] is one; where many claims have few children, a sparse form is cheaper."""
+
+    def __getitem__(self, rows: Any, /) -> Any: ...
 
 
 class Shape:
@@ -159,7 +167,7 @@ class Forest:
         self.token = frontier.reshape(-1, 1)
         self.shape = Shape.frontier()
         self.law: list[Law] = [Law.DELTA]
-        self.q: dict[int, np.ndarray] = {}
+        self.q: dict[int, DraftLaws] = {}
         self.slot: np.ndarray | None = None
         self.asked = [True]
         self.window: np.ndarray | None = None

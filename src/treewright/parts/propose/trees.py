@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from treewright.core.claims import ABSENT, Forest, Shape
+from treewright.core.claims import ABSENT, Forest, Law, Shape
 from treewright.core.roles import Round
 
 
@@ -76,9 +77,16 @@ class Trie:
         return chosen
 
 
-def place(round: Round, tries: Sequence[Trie]) -> None:
-    """Makes the round's claims of one trie for each row (DELTA), rows with fewer nodes filled up with absent claims. Replaces
-    what was claimed before. Raises ValueError where a trie is larger than `round.claims` allows."""
+SparseLaw = tuple[list[int], list[float]]
+"""Different tokens and their chances, all above 0, of any sum."""
+
+
+def place(
+    round: Round, tries: Sequence[Trie], law: Law = Law.DELTA, drawn_by: Sequence[Mapping[int, SparseLaw]] | None = None
+) -> None:
+    """Makes the round's claims of one trie for each row, rows with fewer nodes filled up with absent claims. Replaces what was
+    claimed before. For children that are not DELTA, drawn_by[row] holds the law of each node's children; siblings must stand in
+    the order they were drawn in. Raises ValueError where a trie is larger than `round.claims` allows."""
     columns = max(map(len, tries))
     if columns > round.claims:
         raise ValueError(f"a tree has {columns} claims; the round allows {round.claims}")
@@ -90,3 +98,24 @@ def place(round: Round, tries: Sequence[Trie]) -> None:
         parent[row, : len(trie)] = trie.parents
     token[:, 0] = forest.token[:, 0]
     forest.replace(Shape.of(parent), token)
+    forest.q = {}
+    if drawn_by is not None:
+        forest.law = [Law.DELTA] + [law] * (columns - 1)
+        for node in sorted({node for laws in drawn_by for node in laws}):
+            forest.q[node] = SparseLaws(round.vocabulary, [laws.get(node) for laws in drawn_by])
+
+
+class SparseLaws:
+    """`DraftLaws` of which a row is spelled out only when a walk visits it: most nodes of a tree are never visited, and an array
+    [R, V] for each costs more than all the rest."""
+
+    def __init__(self, vocabulary: int, laws: Sequence[SparseLaw | None]) -> None:
+        self._vocabulary, self._laws = vocabulary, laws
+
+    def __getitem__(self, rows: Any, /) -> Any:
+        if isinstance(rows, np.ndarray):
+            return SparseLaws(self._vocabulary, [self._laws[row] for row in rows.tolist()])
+        probabilities, law = np.zeros(self._vocabulary), self._laws[rows]
+        if law is not None:
+            probabilities[law[0]] = np.array(law[1]) / sum(law[1])
+        return probabilities
