@@ -1,0 +1,136 @@
+"""Auto: one token tree out of everything that is known without a draft model, as large as it pays at this moment.
+
+Ours, no paper. A claim's children are what the target itself last predicted after the last three, two and one tokens (the idea
+of Token Recycling with longer contexts) and what followed in the row's own text the last time its end occurred (prompt lookup).
+How often a child of each kind is the one that comes is counted as the text is written, for each row, with all rows of the model
+as its prior; so a claim has a chance, and the tree takes the claim with the largest next. What rounds of each size cost is
+measured as they run. Claims are taken while tokens per second rise, the whole batch together; where no size beats a round
+without claims there are none, and that is plain decoding. So a text that only repeats itself gets long chains, code gets wide
+trees, noise gets nothing, each as soon as it is so.
+
+Cost: one target call a round, no other model; building 32 claims takes about 0.3 ms. Lossless: greedy walk at temperature 0,
+sample-then-match above it. Counts, costs and predictions stay with the model from one generation to the next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from treewright.core.claims import ABSENT, Shape
+from treewright.core.errors import require
+from treewright.core.roles import Outcome, Parts, Round
+from treewright.parts.control.cost import RoundCost, best_size
+from treewright.parts.propose.guesses import Guesser, Tree, Writing
+from treewright.parts.propose.successors import Successors
+from treewright.parts.verify.sample_then_match import SampleThenMatch
+
+CARD = {
+    "title": "Treewright's own choice of drafts by measured cost and acceptance",
+    "year": 2026,
+    "link": "https://github.com/treewright/treewright",
+    "card": None,
+    "aliases": ["automatic"],
+    "roles": ["propose", "verify", "observe"],
+    "models": [],
+    "needs": ["left_to_right", "tree"],
+    "claims": ["lossless"],
+}
+
+SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
+FLOOR = 0.004
+"""A claim of a smaller chance is never worth a column."""
+PROBE = 64
+"""A round without claims is tried once in so many rounds, so that what it costs stays known."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """
+    nodes: the most claims a round for each row
+    k: predictions kept for each context
+    """
+
+    nodes: int = 63
+    k: int = 8
+
+    def __post_init__(self) -> None:
+        require(1 <= self.nodes <= 63, "nodes", self.nodes, "an integer from 1 to 63")
+        require(1 <= self.k <= 8, "k", self.k, "an integer from 1 to 8")
+
+
+class Auto:
+    """Proposer and observer. What it learns about all texts is kept with the model, what it learns about one with its row."""
+
+    def __init__(self, config: Config) -> None:
+        self._config, self.prompt_top = config, config.k
+        self._worth = FLOOR
+        self._since_plain = 0
+
+    def _guesser(self, round: Round) -> Guesser:
+        key = ("auto", round.vocabulary, round.request.sampling.temperature)
+        return round.memories.model(key, lambda: Guesser(Successors(round.vocabulary)))
+
+    @staticmethod
+    def _cost(round: Round) -> RoundCost:
+        return round.memories.model(("auto", "cost", round.rows), RoundCost)
+
+    def _writing(self, round: Round, row: int, most: int | None = None) -> Writing:
+        """What is remembered of a row's text, up to its first `most` tokens where it is new."""
+        return round.memories.row(round.keys[row], "auto", lambda: Writing(round.text.of(row)[:most].tolist()))
+
+    def propose(self, round: Round) -> None:
+        most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
+        if most < 1 or (self._since_plain >= PROBE and cost.tried(1) < 5):
+            return
+        guesser, deepest = self._guesser(round), round.deepest.tolist()
+        trees = [guesser.tree(self._writing(round, row), most, deepest[row], self._worth) for row in range(round.rows)]
+        gained = np.zeros(most + 1)
+        for tree in trees:
+            gained[1 : len(tree)] += tree.chances[1:]
+        gained = round.rows + gained.cumsum()
+        sizes = [size for size in SIZES if size <= max(map(len, trees))]
+        seconds = cost.at(sizes)
+        best = best_size([float(gained[size - 1]) for size in sizes], seconds)
+        # A claim pays while its chance, over all rows, is more than what it costs in tokens; half of that is worth looking at.
+        dearest = (seconds[-1] - seconds[0]) / max(1, sizes[-1] - 1)
+        rate = float(gained[sizes[best] - 1]) / seconds[best]
+        self._worth = max(FLOOR, 0.5 * dearest * rate / round.rows)
+        if sizes[best] > 1:
+            self._place(round, trees, sizes[best])
+
+    @staticmethod
+    def _place(round: Round, trees: Sequence[Tree], columns: int) -> None:
+        token = np.full((round.rows, columns), ABSENT, np.int64)
+        parent = np.full((round.rows, columns), ABSENT, np.int64)
+        for row, tree in enumerate(trees):
+            count = min(len(tree), columns)
+            token[row, :count], parent[row, :count] = tree.tokens[:count], tree.parents[:count]
+        token[:, 0] = round.forest.token[:, 0]
+        round.forest.replace(Shape.of(parent), token)
+
+    def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
+        guesser = self._guesser(round)
+        for prompt, predicted in zip(prompts, top, strict=True):
+            guesser.read(list(prompt), predicted[: len(prompt) - 1].tolist())
+
+    def observe(self, outcome: Outcome) -> None:
+        round, guesser = outcome.round, self._guesser(outcome.round)
+        claims = round.forest.columns
+        self._since_plain = 0 if claims == 1 else self._since_plain + 1
+        self._cost(round).update(claims, outcome.seconds)
+        top = round.answers["target"].top(self._config.k).tolist()
+        parents = round.forest.shape.parent.tolist()
+        for row, emitted in enumerate(outcome.emitted):
+            writing = self._writing(round, row, -len(emitted) or None)
+            token, parent = round.forest.token[row].tolist(), parents[0 if round.forest.shape.shared else row]
+            before = writing.tokens[-3:]
+            guesser.grade(writing, emitted)
+            guesser.learn(before, token, parent, top[row])
+
+
+def parts(config: Config) -> Parts:
+    auto = Auto(config)
+    return Parts(propose=auto, verify=SampleThenMatch(), observe=(auto,), claims=config.nodes + 1)
