@@ -42,7 +42,7 @@ CARD = {
 SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 FLOOR = 0.004
 """A claim of a smaller chance is never worth a column."""
-PROBE = 64
+PROBE = 96
 """A round without claims is tried once in so many rounds, so that what it costs stays known."""
 
 
@@ -83,7 +83,7 @@ class Auto:
 
     def propose(self, round: Round) -> None:
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
-        if most < 1 or (self._since_plain >= PROBE and cost.tried(1) < 5):
+        if most < 1 or self._since_plain >= PROBE:
             return
         guesser, deepest = self._guesser(round), round.deepest.tolist()
         trees = [guesser.tree(self._writing(round, row), most, deepest[row], self._worth) for row in range(round.rows)]
