@@ -13,7 +13,7 @@ def test_the_rest_of_the_line_goes_to_the_task(run, monkeypatch):
 
 
 def test_bad_input_is_one_line(refused):
-    assert "unknown bench task 'nix'; allowed: acceptance, masked, speed, verify-cost" in refused("bench", "nix")
+    assert "unknown bench task 'nix'; allowed: acceptance, masked, predict, spec, speed, verify-cost" in refused("bench", "nix")
     assert "no task given" in refused("bench")
 
 

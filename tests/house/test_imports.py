@@ -18,7 +18,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "testing": {"core", "ops", "parts", "models", "engine", "api"},
     "interop": {"core", "api"},
     "train": {"core", "ops", "parts", "models", "api"},
-    "bench": {"core", "api", "interop", "testing", "train"},
+    "bench": {"core", "api", "interop", "testing", "train", "plots"},
     "plots": {"core"},
     "cli": {"core", "api", "interop", "testing", "train", "bench", "plots"},
 }

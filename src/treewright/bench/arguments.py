@@ -43,11 +43,17 @@ def add_common(parser: Parser) -> None:
 
 def parse(parser: Parser, argv: list[str]) -> argparse.Namespace:
     """The options of a run; sets the number of threads. Raises InputError."""
+    args = parse_files(parser, argv)
+    if args.threads is not None:
+        torch.set_num_threads(args.threads)
+    return args
+
+
+def parse_files(parser: Parser, argv: list[str]) -> argparse.Namespace:
+    """The options of a task that writes `--json`. Raises InputError."""
     args = parser.parse_args(argv)
     if args.json is not None and not args.json.absolute().parent.is_dir():
         raise InputError(f"--json {args.json}: folder {args.json.absolute().parent} does not exist; create it first")
-    if args.threads is not None:
-        torch.set_num_threads(args.threads)
     return args
 
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from treewright import api
 from treewright.api import Loaded
+from treewright.bench.depths import Depths
 from treewright.core.card import Card
 from treewright.core.errors import InputError, UnknownOption, choices
 from treewright.core.recipe import Recipe, read_method
@@ -40,8 +42,10 @@ class Outcome:
     """What one contestant did with one unit (a prompt, or a batch of them).
 
     tokens: the new tokens of each row. seconds: wall time of the whole call. model_calls: target forwards; for our methods
-    those after the prompts were read, for transformers all. draft_calls: forwards of other models (None: not known).
-    row_rounds: rounds summed over the rows. outside_seconds: time in the loop, outside every forward (None for peers).
+    those after the prompts were read, for transformers all. draft_calls: forwards that drafted, of other models or of a part
+    of the target (None: not known). row_rounds: rounds summed over the rows. outside_seconds: time in the loop, outside every
+    forward; drafting_seconds: in forwards that drafted; sizes: how many of the target's forwards had how many columns; depths:
+    how far drafts were accepted (all None for peers).
     """
 
     tokens: list[list[int]]
@@ -50,6 +54,9 @@ class Outcome:
     draft_calls: int | None
     row_rounds: int
     outside_seconds: float | None
+    drafting_seconds: float | None = None
+    sizes: dict[int, int] | None = None
+    depths: Depths | None = None
 
     @property
     def new_tokens(self) -> int:
@@ -120,10 +127,16 @@ class Ours:
         seconds = time.perf_counter() - begin
         # All rows enter together, so the trace of the row that ends last holds every call.
         last = max((result.trace for result in results), key=lambda trace: len(trace.calls))
-        drafts = len([call for call in last.calls if call.model != "target" and call.kind == "score"])
-        rounds = sum(len(result.trace.steps) for result in results)
-        outside = last.seconds - last.seconds_in_model
-        return Outcome([result.tokens for result in results], seconds, last.model_calls, drafts, rounds, outside)
+        asked = [call for call in last.calls if call.kind in ("score", "sketch")]
+        drafts = [call for call in asked if call.model != "target" or call.kind == "sketch"]
+        sizes = Counter(call.columns for call in asked if call.model == "target" and call.kind == "score")
+        depths = Depths()
+        for result in results:
+            depths.add(result.trace.steps)
+        return Outcome(
+            [result.tokens for result in results], seconds, last.model_calls, len(drafts), depths.rounds,
+            last.seconds - last.seconds_in_model, sum(call.seconds for call in drafts), dict(sizes), depths,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)

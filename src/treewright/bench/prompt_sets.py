@@ -6,6 +6,7 @@ import gzip
 import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,12 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """A public set: its file below the data folder, and what makes prompt texts of a record."""
+    """A public set: its file below the data folder, what makes prompt texts of a record, and which records belong to it."""
 
     domain: str
     path: str
     text: Callable[[Record], str]
+    holds: Callable[[Record], bool] = lambda record: True
 
 
 def _story(record: Record) -> str:
@@ -39,15 +41,36 @@ def _question(record: Record) -> str:
     return f"-- {record['question']}\nSELECT"
 
 
+def _first_turn(record: Record) -> str:
+    return str(record["turns"][0])
+
+
+def _of_category(category: str | None, record: Record) -> bool:
+    """Whether a record of Spec-Bench is of a category; None stands for those of MT-bench, which have names of their own."""
+    own = {"translation", "summarization", "qa", "math_reasoning", "rag"}
+    return record["category"] == category if category else record["category"] not in own
+
+
+SPEC_BENCH = "spec_bench/question.jsonl.gz"
 SOURCES: dict[str, Source] = {
     source.domain: source
     for source in (
         Source("prose", "tinystories_sample/valid.jsonl.gz", _story),
         Source("code", "humaneval/HumanEval.jsonl.gz", lambda record: record["prompt"]),
         Source("sql", "spider_dev/dev.jsonl.gz", _question),
-        Source("spec-bench", "spec_bench/question.jsonl.gz", lambda record: record["turns"][0]),
+        Source("spec-bench", SPEC_BENCH, _first_turn),
     )
 }
+"""What `bench speed` takes."""
+
+CATEGORIES: dict[str, Source] = {
+    domain: Source(domain, SPEC_BENCH, _first_turn, partial(_of_category, category))
+    for domain, category in (
+        ("multi-turn", None), ("translation", "translation"), ("summarization", "summarization"), ("qa", "qa"),
+        ("math", "math_reasoning"), ("rag", "rag"),
+    )
+}  # fmt: skip
+"""The six tasks of Spec-Bench; "multi-turn" is what it took from MT-bench, of which we ask the first turn."""
 
 
 def read_prompts(data: Path | None, domains: Sequence[str], count: int) -> list[Prompt]:
@@ -56,13 +79,14 @@ def read_prompts(data: Path | None, domains: Sequence[str], count: int) -> list[
     Without `data` they come from the built-in set (prose, code, sql; 8 each). With a data folder they are spread evenly
     over the records of its files. Raises InputError for an unknown domain, a missing file or too few prompts.
     """
-    known = sorted({prompt.domain for prompt in BUILT_IN}) if data is None else sorted(SOURCES)
+    sources = SOURCES | CATEGORIES
+    known = sorted({prompt.domain for prompt in BUILT_IN}) if data is None else sorted(sources)
     prompts: list[Prompt] = []
     for domain in domains:
         if domain not in known:
-            hint = "; spec-bench needs --data DIR" if data is None and domain in SOURCES else ""
+            hint = f"; {domain} needs --data DIR" if data is None and domain in sources else ""
             raise InputError(f"unknown domain '{domain}'; {choices(domain, known)}{hint}")
-        prompts += _built_in(domain, count) if data is None else _from_file(data, SOURCES[domain], count)
+        prompts += _built_in(domain, count) if data is None else _from_file(data, sources[domain], count)
     return prompts
 
 
@@ -83,12 +107,14 @@ def _first(prompts: list[Prompt], count: int, where: str) -> list[Prompt]:
 
 def _from_file(data: Path, source: Source, count: int) -> list[Prompt]:
     path = data / source.path
-    records = list(_records(path))
-    if len(records) < count:
-        raise InputError(f"{count} prompts were asked for but {path} has {len(records)} records; lower --prompts")
-    step = len(records) / count
-    chosen = [int(index * step) for index in range(count)]
-    return [Prompt(source.domain, f"{source.path}:{index + 1}", source.text(records[index])[:LONGEST]) for index in chosen]
+    numbered = [(number, record) for number, record in enumerate(_records(path), start=1) if source.holds(record)]
+    if len(numbered) < count:
+        raise InputError(
+            f"{count} prompts were asked for but {path} has {len(numbered)} records for '{source.domain}'; lower --prompts"
+        )
+    step = len(numbered) / count
+    chosen = [numbered[int(index * step)] for index in range(count)]
+    return [Prompt(source.domain, f"{source.path}:{number}", source.text(record)[:LONGEST]) for number, record in chosen]
 
 
 def _records(path: Path) -> Iterator[Record]:

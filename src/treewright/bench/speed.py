@@ -14,6 +14,7 @@ import functools
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from treewright.api import generate, load
 from treewright.bench.arguments import Parser, add_common, assignment, listed, pair, parse, positive, temperature, token_ids
@@ -35,12 +36,24 @@ FULL = {"prompts": 8, "max_new_tokens": 128, "repeats": 3, "temperatures": (0.0,
 
 def arguments(argv: list[str]) -> argparse.Namespace:
     """The options of a run. Raises InputError."""
-    parser = Parser("speed", "Speed of decoding methods beside plain decoding and transformers, on the same prompts.")
+    return read(
+        make_parser("speed", "Speed of decoding methods beside plain decoding and transformers, on the same prompts."), argv
+    )
+
+
+def make_parser(task: str, description: str) -> Parser:
+    """The options of a race."""
+    parser = Parser(task, description)
     add_common(parser)
     _add_contestants(parser)
     _add_race(parser)
+    return parser
+
+
+def read(parser: Parser, argv: list[str], **defaults: Any) -> argparse.Namespace:
+    """What was given, and for the rest `defaults`, then those of a quick or a full run. Raises InputError."""
     args = parse(parser, argv)
-    for name, value in (QUICK if args.quick else FULL).items():
+    for name, value in ((QUICK if args.quick else FULL) | defaults).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
     if max(args.batches) > args.prompts:
@@ -92,32 +105,37 @@ def _nodes(text: str) -> int | str:
 def run(argv: list[str]) -> int:
     """Measures and prints; returns 0, or 1 if a lossless method's greedy text leaves plain decoding's without excuse."""
     args = arguments(argv)
-    prompts = read_prompts(args.data, args.domains or default_domains(args.data), args.prompts)
-    found = prompt_hash(prompts)
-    if args.hash not in (None, found):
-        raise InputError(f"the prompt set has hash {found}, not --hash {args.hash}; figures of different prompts do not compare")
-    bench = Bench(args, prompts)
+    bench = prepare(args)
     with record_writer(args.json) as write:
         equal = bench.run(write)
     return 0 if equal else 1
 
 
+def prepare(args: argparse.Namespace) -> Bench:
+    """The run of these options. Raises InputError, and what loading a model raises."""
+    prompts = read_prompts(args.data, args.domains or default_domains(args.data), args.prompts)
+    found = prompt_hash(prompts)
+    if args.hash not in (None, found):
+        raise InputError(f"the prompt set has hash {found}, not --hash {args.hash}; figures of different prompts do not compare")
+    return Bench(args, prompts)
+
+
 class Bench:
-    """One run: models loaded, options checked, references made; `run` measures."""
+    """One run: models loaded, options checked; `run` measures. context: what every record says of the run."""
 
     def __init__(self, args: argparse.Namespace, prompts: Sequence[Prompt]) -> None:
-        self._args, self._prompts = args, prompts
-        self._loaded = load(args.model, dtype=args.dtype, device=args.device, compile=args.compile)
-        dtype = str(self._loaded.model.dtype).removeprefix("torch.")
+        self._args, self.prompts = args, prompts
+        self.loaded = load(args.model, dtype=args.dtype, device=args.device, compile=args.compile)
+        dtype = str(self.loaded.model.dtype).removeprefix("torch.")
         how = {"dtype": dtype, "device": args.device, "compile": args.compile}
         self._models = {role: load(name, **how) for role, name in args.roles}
-        self._ids = [token_ids(self._loaded, prompt.text) for prompt in prompts]
+        self._ids = [token_ids(self.loaded, prompt.text) for prompt in prompts]
         self._check_context()
-        self._peers = peer_contestants(args.peers, self._loaded, self._models)
+        self._peers = peer_contestants(args.peers, self.loaded, self._models)
         self._check_roles(self._ours(None))
-        self._context = {
-            "task": "speed", "machine": machine(self._loaded.model.device), "versions": versions(),
-            **model_record(self._loaded, args.compile), "roles": {role: other.name for role, other in self._models.items()},
+        self.context = {
+            "task": "speed", "machine": machine(self.loaded.model.device), "versions": versions(),
+            **model_record(self.loaded, args.compile), "roles": {role: other.name for role, other in self._models.items()},
             "prompt_set": {"hash": prompt_hash(prompts), "source": "data" if args.data else "built-in", "prompts": len(prompts)},
             "max_new_tokens": args.max_new_tokens, "ignore_eos": not args.stop_at_eos, "seed": args.seed, "repeats": args.repeats,
         }  # fmt: skip
@@ -131,22 +149,22 @@ class Bench:
             )
 
     def _check_context(self) -> None:
-        most = self._loaded.protocol.capabilities.max_length
-        for prompt, ids in zip(self._prompts, self._ids, strict=True):
+        most = self.loaded.protocol.capabilities.max_length
+        for prompt, ids in zip(self.prompts, self._ids, strict=True):
             if most is not None and len(ids) + self._args.max_new_tokens > most:
                 raise ContextError(
                     f"prompt '{prompt.name}' has {len(ids)} tokens and --max-new-tokens is {self._args.max_new_tokens}, but "
-                    f"model '{self._loaded.name}' has {most} positions; lower --max-new-tokens or choose other --domains"
+                    f"model '{self.loaded.name}' has {most} positions; lower --max-new-tokens or choose other --domains"
                 )
 
     def _ours(self, nodes: int | None) -> list[Contestant]:
-        return our_contestants(self._args.methods, self._args.settings, nodes, self._loaded, self._models)
+        return our_contestants(self._args.methods, self._args.settings, nodes, self.loaded, self._models)
 
     def _choice(self, rows: int) -> NodeChoice | None:
         if self._args.nodes != "auto":
             return None
         self._tell(f"batch {rows}: measuring which tree size pays")
-        return measure_nodes(self._loaded, rows)
+        return measure_nodes(self.loaded, rows)
 
     def run(self, write: Write) -> bool:
         """All batches and temperatures; True if no greedy text of a lossless method left the reference without
@@ -154,20 +172,20 @@ class Bench:
         args, equal = self._args, True
         self._tell("plain greedy decoding of each prompt alone, the reference")
         reference = [self._plain(ids) for ids in self._ids]
-        referee = Referee(self._loaded, self._ids, reference)
+        referee = Referee(self.loaded, self._ids, reference)
         repetitions = [repetition(tokens) for tokens in reference]
         for rows in args.batches:
             choice = self._choice(rows)
             contestants = [*self._ours(choice.nodes if choice else args.nodes), *self._peers]
             contestants = [contestant for contestant in contestants if contestant.supports(rows)]
-            units = make_units(self._prompts, self._ids, repetitions, rows)
+            units = make_units(self.prompts, self._ids, repetitions, rows)
             for heat in args.temperatures:
                 setting = Setting(heat, rows, args.max_new_tokens, args.seed, not args.stop_at_eos)
                 name = f"temperature {heat:g}, batch {rows}"
                 tell = functools.partial(self._tell, where=f"{name}: ")
                 results = race(contestants, units, setting, args.repeats, args.compile, tell)
                 field = Field(setting, contestants, results, referee if heat == 0 else None)
-                found = list(records(field, self._context | {"node_choice": dataclasses.asdict(choice) if choice else None}))
+                found = list(records(field, self.context | {"node_choice": dataclasses.asdict(choice) if choice else None}))
                 for record in found:
                     write(record)
                 print(f"\n## {self._title()}, {name}\n\n{report(found)}\n", flush=True)
@@ -177,10 +195,10 @@ class Bench:
 
     def _plain(self, ids: Sequence[int]) -> list[int]:
         most, ignore = self._args.max_new_tokens, not self._args.stop_at_eos
-        return generate(self._loaded, list(ids), PLAIN, max_new_tokens=most, ignore_eos=ignore).tokens  # type: ignore[union-attr]
+        return generate(self.loaded, list(ids), PLAIN, max_new_tokens=most, ignore_eos=ignore).tokens  # type: ignore[union-attr]
 
     def _title(self) -> str:
-        context = self._context
+        context = self.context
         compiled = "compiled" if context["compiled"] else "eager"
         return f"{context['model']}, {context['dtype']}, {compiled}, prompts {context['prompt_set']['hash']}"
 

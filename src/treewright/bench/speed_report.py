@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from treewright.bench.contestants import PLAIN, TRANSFORMERS, Contestant, Setting
+from treewright.bench.depths import Depths
 from treewright.bench.equality import Equality, Referee
 from treewright.bench.race import Result
 from treewright.bench.report import interval, markdown, number
@@ -81,10 +83,29 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
         "tokens_per_call": tokens / max(1, rounds), "seconds": sum(cost.seconds for cost in costs),
         "ms_per_token": 1000 * seconds_per_token(costs), "unit_seconds": [cost.seconds for cost in costs],
         "unit_tokens": [cost.tokens for cost in costs],
-        "outside_ms_per_round": 1000 * sum(outside) / max(1, calls) if outside else None,
+        "outside_ms_per_round": 1000 * sum(outside) / max(1, calls) if outside else None, **_drafting(field, chosen, cell),
         "ratio_to_transformers": _ratio(field, TRANSFORMERS, contestant.name, cell),
         "ratio_to_plain": _ratio(field, PLAIN, contestant.name, cell),
         "repetition": sum(repetitions) / len(repetitions), **_equality(tally),
+    }  # fmt: skip
+
+
+def _drafting(field: Field, chosen: Sequence[Result], cell: Sequence[int]) -> dict[str, Any]:
+    """What a method's drafts were: claims of a row's round, how far they were accepted, columns of the target's forwards, and
+    the seconds that drafting took beside one of the target's forwards in plain decoding."""
+    depths, sizes, drafting = Depths(), Counter[int](), 0.0
+    for result in chosen:
+        if result.outcome.depths is None:
+            return dict.fromkeys(("claims_per_round", "tried_by_depth", "accepted_by_depth", "calls_by_columns", "draft_share"))
+        depths.merge(result.outcome.depths)
+        sizes.update(result.outcome.sizes or {})
+        drafting += result.outcome.drafting_seconds or 0.0
+    plain = [field.results[PLAIN][index] for index in cell]
+    one = sum(result.seconds for result in plain) / max(1, sum(result.outcome.model_calls for result in plain))
+    return {
+        "claims_per_round": depths.claims / max(1, depths.rounds), "tried_by_depth": depths.tried,
+        "accepted_by_depth": depths.accepted, "calls_by_columns": {str(size): sizes[size] for size in sorted(sizes)},
+        "draft_share": drafting / max(1, sizes.total()) / one,
     }  # fmt: skip
 
 

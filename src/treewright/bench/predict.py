@@ -1,0 +1,152 @@
+"""What a speed-up will be elsewhere: from tokens per round and the claims of a round, both counted, and a curve of costs.
+
+A round of n claims brings as many tokens wherever it runs, as long as model, texts and drafts are the same; what differs is what
+it costs. So the ratio to plain decoding is tokens a round * cost(1) / (cost(n) + drafting), with cost(n) read off the curve of
+the other machine or model (`bench verify-cost --json`). Drafting is as it was here: in seconds where it is our own loop's, as a
+part of cost(1) where a model drafts. On another model the tokens a round are a guess: a larger one is predicted as well or worse.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from treewright.bench.arguments import Parser, parse_files, positive
+from treewright.bench.nodes import cost_at
+from treewright.bench.report import markdown, number, record_writer
+from treewright.core.errors import InputError
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Prediction:
+    """What is promised for one method, domain and kind of texts: the ratio to plain decoding. measured: what a run found there,
+    None where there is none."""
+
+    method: str
+    domain: str
+    texts: str
+    tokens_per_round: float
+    claims: float
+    predicted: float
+    measured: float | None
+
+    @property
+    def error(self) -> float | None:
+        """predicted / measured - 1."""
+        return None if self.measured is None else self.predicted / self.measured - 1
+
+    def to_json(self) -> Record:
+        return {
+            "task": "predict", "method": self.method, "domain": self.domain, "texts": self.texts,
+            "tokens_per_round": self.tokens_per_round, "claims_per_round": self.claims,
+            "predicted_ratio_to_plain": self.predicted, "measured_ratio_to_plain": self.measured, "error": self.error,
+        }  # fmt: skip
+
+
+def predict(record: Record, costs: Mapping[int, float], outside: float) -> float:
+    """The ratio to plain decoding that a method of this speed record has where rounds of n claims cost costs[n] seconds and the
+    loop around a round of plain decoding takes `outside` seconds. Raises InputError where the curve is too short."""
+    sizes = {int(size): count for size, count in record["calls_by_columns"].items()}
+    forward = sum(count * cost_at(costs, size) for size, count in sizes.items()) / sum(sizes.values())
+    around = record["outside_ms_per_round"] / 1000 + record["draft_share"] * costs[1]
+    return float(record["tokens_per_call"] * (costs[1] + outside) / (forward + around))
+
+
+def predictions(
+    found: Sequence[Record], costs: Mapping[int, float], measured: Sequence[Record] | None = None
+) -> list[Prediction]:
+    """What is promised for every method of ours at temperature and batch of `found`; `measured` are the records of a run at the
+    place that `costs` was measured (None: `found` itself). Methods whose rounds go beyond the curve are left out."""
+    there = {_key(record): record for record in (found if measured is None else measured)}
+    outside = {_key(record)[1:]: record["outside_ms_per_round"] / 1000 for record in found if record["method"] == "plain"}
+    made = []
+    for record in found:
+        if record["peer"] or record["method"] == "plain" or not record.get("calls_by_columns"):
+            continue
+        if max(map(int, record["calls_by_columns"])) > max(costs):
+            continue
+        known = there.get(_key(record))
+        ratio = known["ratio_to_plain"]["value"] if known and known["ratio_to_plain"] else None
+        promised = predict(record, costs, outside[_key(record)[1:]])
+        made.append(Prediction(
+            record["method"], record["domain"], record["texts"], record["tokens_per_call"], record["claims_per_round"], promised,
+            ratio,
+        ))  # fmt: skip
+    return made
+
+
+def _key(record: Record) -> tuple[Any, ...]:
+    return record["method"], record["domain"], record["texts"], record["temperature"], record["batch"]
+
+
+def read_records(path: Path, task: str) -> list[Record]:
+    """The records of a task in a JSON-lines file. Raises InputError where there are none."""
+    if not path.is_file():
+        raise InputError(f"{path} is no file; give what `treewright bench {task} --json FILE` wrote")
+    try:
+        every: Iterable[Record] = map(json.loads, filter(str.strip, path.read_text(encoding="utf-8").splitlines()))
+        found = [record for record in every if record.get("task") == task]
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise InputError(f"{path} does not hold one JSON record a line ({error})") from error
+    if not found:
+        raise InputError(f"{path} holds no record of `bench {task}`; give what `treewright bench {task} --json FILE` wrote")
+    return found
+
+
+def curves(records: Sequence[Record], rows: int) -> dict[str, dict[int, float]]:
+    """Costs in seconds by number of claims, for every model and step (eager, compiled) of verify-cost records at this batch.
+    Raises InputError where there is none."""
+    found: dict[str, dict[int, float]] = {}
+    for record in records:
+        if record["batch"] == rows and record["shape"] == "tree":
+            name = f"{record['model']}, {record['dtype']}, {'compiled' if record['compiled'] else 'eager'}"
+            found.setdefault(name, {})[record["claims"]] = record["ms"] / 1000
+    if not found:
+        raise InputError(f"the costs hold no trees at batch {rows}; run bench verify-cost with --batches {rows} --shapes tree")
+    return found
+
+
+def arguments(argv: list[str]) -> argparse.Namespace:
+    """The options of a run. Raises InputError."""
+    parser = Parser("predict", "Speed-ups on another model or machine, from a run's counts and a curve of costs. Runs no model.")
+    parser.add_argument("--run", type=Path, required=True, metavar="FILE", help="records of `bench spec` or `bench speed`")
+    parser.add_argument(
+        "--cost", type=Path, required=True, metavar="FILE", help="records of `bench verify-cost` at the other place"
+    )
+    parser.add_argument("--measured", type=Path, default=None, metavar="FILE", help="records of a run there, where it is known")
+    parser.add_argument("--batch", type=positive, default=1, help="rows; 1 if left out")
+    parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write one JSON record a line to FILE")
+    return parse_files(parser, argv)
+
+
+def run(argv: list[str]) -> int:
+    """Prints what is promised for each method, and how wrong that is where it is known; returns 0."""
+    args = arguments(argv)
+    found = [record for record in read_records(args.run, "speed") if record["batch"] == args.batch]
+    there = None if args.measured is None else read_records(args.measured, "speed")
+    if not found:
+        raise InputError(f"{args.run} holds nothing at batch {args.batch}; give another --batch")
+    with record_writer(args.json) as write:
+        for name, costs in curves(read_records(args.cost, "verify-cost"), args.batch).items():
+            made = [one for one in predictions(found, costs, there or [])]
+            for one in made:
+                write({"place": name} | one.to_json())
+            print(f"\n## {name}, batch {args.batch}\n\n{table(made)}\n")
+    return 0
+
+
+def table(made: Sequence[Prediction]) -> str:
+    """What was promised beside what was measured, in Markdown."""
+    lines = [
+        (one.method, one.domain, one.texts, number(one.tokens_per_round), number(one.claims, 1), number(one.predicted),
+         number(one.measured), "-" if one.error is None else f"{100 * one.error:+.0f} %")
+        for one in made
+    ]  # fmt: skip
+    headers = ("method", "domain", "texts", "MAT", "drafts/round", "x plain, promised", "x plain, measured", "error")
+    return markdown(headers, lines, words=3) if lines else "No method drafts within the measured sizes."
