@@ -42,7 +42,8 @@ class Card:
     """What a method says of itself.
 
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
-    it needs beside the target ("draft" ...). scorers: what judges its texts, and when. needs: capabilities the target must
+    it needs beside the target ("draft" ...); models_need: capabilities that those must have, where there are any (written as
+    {"draft": ["layers"]}). scorers: what judges its texts, and when. needs: capabilities the target must
     have. claims: names of laws in `treewright.testing` that hold for it. tables: options under which those laws run on exact
     tables, for a method whose own ones need a certain model.
     """
@@ -56,6 +57,7 @@ class Card:
     aliases: tuple[str, ...]
     roles: tuple[str, ...]
     models: tuple[str, ...]
+    models_need: tuple[tuple[str, tuple[str, ...]], ...]
     scorers: tuple[ScorerRole, ...]
     needs: tuple[str, ...]
     claims: tuple[str, ...]
@@ -100,11 +102,16 @@ def read_card(path: Path, family: str) -> Card:
         link=literal["link"],
         card=literal["card"],
         options=options,
+        models_need=_read_models_need(literal["models"]),
         scorers=_read_scorers(literal.get("scorers", ())),
         summary=summary,
         tables=tuple(literal.get("tables", {}).items()),
         **sequences,
     )
+
+
+def _read_models_need(written: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((role, tuple(needs)) for role, needs in written.items()) if isinstance(written, dict) else ()
 
 
 def _read_scorers(written: Any) -> tuple[ScorerRole, ...]:
