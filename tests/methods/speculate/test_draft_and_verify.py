@@ -62,6 +62,31 @@ def test_a_draft_ends_behind_the_first_token_that_is_not_sure_enough(threshold: 
             text += step.emitted
 
 
+def test_a_sampled_draft_ends_by_the_warped_law_of_its_tokens(decode: Any, watcher: Any):
+    """Every drafted token but a row's last was at least as probable as the threshold under the law it was drawn from, and the
+    last one was not, or the draft was full."""
+    ends = {"sure": 0, "unsure": 0}
+
+    def look(outcome: Any) -> None:
+        round = outcome.round
+        for row, emitted in enumerate(outcome.emitted):
+            text = round.text.of(row).tolist()
+            prefix = text[: len(text) - len(emitted)]
+            drafts = [int(token) for token in round.forest.token[row, 1:] if token != ABSENT]
+            room = min(3, int(round.text.remaining()[row]) + len(emitted) - 1)
+            for place, token in enumerate(drafts):
+                law = softmax(TABLE.exit_logits([*prefix, *drafts[:place]], 4) / 0.6)
+                assert (law[token] >= 0.35) or place == len(drafts) - 1
+                if place == len(drafts) - 1:
+                    ends["sure" if law[token] >= 0.35 else "unsure"] += 1
+                    assert law[token] < 0.35 or len(drafts) == room
+
+    options = HALF | {"tokens": 3, "threshold": 0.35, "adapt": False}
+    sampling = Sampling(0.6)
+    decode(TABLE, "draft_and_verify", PROMPTS, options, observers=[watcher(look)], max_new_tokens=30, sampling=sampling, seed=3)
+    assert min(ends.values()) > 3
+
+
 def test_thresholds_by_hand():
     """Accepted of drafted, most 4: 4/4, 4/4, 4/4, 4/4 (m rises past 0.9), 2/2, 0/3."""
     sure, m, threshold = Sureness(0.5), 0.0, 0.5
