@@ -42,6 +42,16 @@ def test_a_card_is_read_without_importing_its_file(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_a_card_says_what_its_further_models_must_have(tmp_path: Path) -> None:
+    path = tmp_path / "toy.py"
+    path.write_text(METHOD)
+    assert read_card(path, "search").models_need == ()
+    path.write_text(METHOD.replace('"models": []', '"models": {"draft": ["layers", "hidden"], "judge": []}'))
+    card = read_card(path, "search")
+    assert card.models == ("draft", "judge")
+    assert card.models_need == (("draft", ("layers", "hidden")), ("judge", ()))
+
+
 @pytest.mark.parametrize(("broken", "found"), [("X = 1", "no CARD"), ('CARD = {"title": "T"}', "fields title")])
 def test_a_file_without_its_card_is_refused(tmp_path: Path, broken: str, found: str) -> None:
     path = tmp_path / "toy.py"

@@ -18,7 +18,7 @@ ROLES = {
     "propose", "verify", "control", "draw", "select", "drive", "observe", "steer", "constrain"
 }  # fmt: skip
 NEEDS = {
-    "left_to_right", "any_order", "tree", "hidden", "exit_layers", "attention_heads", "embeddings", "gradients",
+    "left_to_right", "any_order", "tree", "hidden", "exit_layers", "layers", "attention_heads", "embeddings", "gradients",
 }  # fmt: skip
 
 

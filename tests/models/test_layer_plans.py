@@ -190,3 +190,76 @@ def test_a_forward_leaves_the_model_as_it_was(network):
 def test_shares():
     assert LayerPlan.whole(4).is_whole and LayerPlan.until(4, 1).share == 0.25
     assert LayerPlan.without(4, {0}, {1, 2}).share == 5 / 8 and not LayerPlan.without(4, {0}).is_whole
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_text_is_sketched_on_the_memory_of_what_comes_before_it(family, causal, network, twin_of):
+    model = causal(family, "float64")
+    twin = twin_of(model, PROMPTS, seed=8)
+    for _ in range(3):
+        twin.round(extra=3)
+    plan, count = LayerPlan.without(model.capabilities.layers, {1}, {0}), 4
+    partial = without_parts(network(family, "float64"), plan)
+    lengths = np.array([len(prompt) for prompt in PROMPTS])
+    for first in (lengths - 1, lengths, lengths + np.array([0, 2, 1])):
+        answers = twin.session.sketch_text(first, count, plan)
+        assert answers.logits.shape[:2] == (3, count)
+        for row, text in enumerate(twin.texts):
+            begin = int(first[row])
+            expected = continued(network(family, "float64"), partial, text[: begin + 1], text[begin + 1 : begin + count])
+            for place in range(count):
+                assert np.abs(answers.row(row, place) - expected[place]).max() < 1e-9
+    # Nothing of it stays.
+    assert twin.calls[-1] == ("sketch", 3, count)
+    assert twin.round() < 1e-10
+
+
+def test_text_is_sketched_for_rows_that_are_too_short_as_well(causal, twin_of):
+    model = causal("llama", "float64")
+    twin = twin_of(model, PROMPTS, seed=9)
+    twin.round(extra=1)
+    plan = LayerPlan.whole(model.capabilities.layers)
+    answers = twin.session.sketch_text(np.array([len(prompt) for prompt in PROMPTS]), 12, plan)
+    for row, (prompt, text) in enumerate(zip(PROMPTS, twin.texts, strict=True)):
+        for place in range(len(text) - len(prompt)):
+            expected = plain_logits(model, text[: len(prompt) + place + 1])
+            assert np.abs(answers.row(row, place) - expected).max() < 1e-9
+    assert twin.round() < 1e-10
+
+
+def plain_logits(model, text):
+    with torch.no_grad():
+        return model.model(torch.tensor([text]), use_cache=False).logits[0, -1].numpy()
+
+
+def test_text_is_not_sketched_over_live_claims_or_beyond_the_slots(causal, twin_of):
+    model = causal("llama", "float64")
+    twin = twin_of(model, PROMPTS, seed=10)
+    twin.round()
+    plan, first = LayerPlan.until(model.capabilities.layers, 1), np.array([len(prompt) for prompt in PROMPTS])
+    with pytest.raises(ValueError, match="1000 tokens do not fit"):
+        twin.session.sketch_text(first, 1000, plan)
+    forest = twin.forest()
+    twin.grow(forest, 2, shared=True)
+    twin.session.sketch(forest, plan)
+    with pytest.raises(ValueError, match="before the claims"):
+        twin.session.sketch_text(first, 2, plan)
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral"])
+def test_rows_may_be_sketched_with_different_parts(family, causal, network, twin_of):
+    model = causal(family, "float64")
+    depth = model.capabilities.layers
+    plans = [LayerPlan.until(depth, 1), LayerPlan.whole(depth), LayerPlan.without(depth, {1}, {0})]
+    twin = twin_of(model, PROMPTS, seed=11)
+    twin.round()
+    forest = twin.forest()
+    for _ in range(2):
+        twin.grow(forest, 2, shared=True)
+        answers = twin.session.sketch(forest, *plans)
+    for row, plan in enumerate(plans):
+        partial = without_parts(network(family, "float64"), plan)
+        for column in range(forest.columns):
+            expected = continued(network(family, "float64"), partial, twin.texts[row], forest.path_tokens(row, column))[-1]
+            assert np.abs(answers.row(row, column) - expected).max() < 1e-9
+    assert twin.error(forest, twin.session.score(forest)) < 1e-10

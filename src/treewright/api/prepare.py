@@ -110,4 +110,12 @@ def _check_models(target: Loaded, cards: Sequence[Card], models: Mapping[str, An
                 f"model '{other.name}' for the role '{role}' has a vocabulary of {theirs} tokens and the target "
                 f"'{target.name}' one of {ours}; give a model with the target's tokenizer"
             )
+    for card in cards:
+        for role, needs in card.models_need:
+            missing = others[role].protocol.capabilities.missing(needs)
+            if missing:
+                raise CapabilityError(
+                    f"method '{card.name}' needs {', '.join(missing)} of the model for the role '{role}', which model "
+                    f"'{others[role].name}' does not have; give a model whose layers can run in part, such as a llama"
+                )
     return others

@@ -43,9 +43,11 @@ class Card:
     """What a method says of itself.
 
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
-    it needs beside the target ("draft" ...). scorers: what judges its texts, and when. needs: capabilities the target must
+    it needs beside the target ("draft" ...); models_need: capabilities that those must have, where there are any (written as
+    {"draft": ["layers"]}). scorers: what judges its texts, and when. needs: capabilities the target must
     have. claims: names of laws in `treewright.testing` that hold for it. tables: options under which those laws run on exact
-    tables, for a method whose own ones need a certain model or have more outcomes than can be enumerated.
+    tables, for a method whose own ones need a certain model or have more outcomes than can be enumerated. arms: the option
+    that names other recipes among which it chooses; what they need, it needs.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Card:
     aliases: tuple[str, ...]
     roles: tuple[str, ...]
     models: tuple[str, ...]
+    models_need: tuple[tuple[str, tuple[str, ...]], ...]
     scorers: tuple[ScorerRole, ...]
     needs: tuple[str, ...]
     claims: tuple[str, ...]
@@ -102,6 +105,7 @@ def read_card(path: Path, family: str) -> Card:
         link=literal["link"],
         card=literal["card"],
         options=options,
+        models_need=_read_models_need(literal["models"]),
         scorers=_read_scorers(literal.get("scorers", ())),
         summary=summary,
         tables=tuple(literal.get("tables", {}).items()),
@@ -121,6 +125,10 @@ def parse_head(text: str, name: str) -> ast.Module:
         except SyntaxError:
             pass  # The cut went through a string or a bracket.
     return ast.parse(text, filename=name)
+
+
+def _read_models_need(written: Any) -> tuple[tuple[str, tuple[str, ...]], ...]:
+    return tuple((role, tuple(needs)) for role, needs in written.items()) if isinstance(written, dict) else ()
 
 
 def _read_scorers(written: Any) -> tuple[ScorerRole, ...]:

@@ -36,7 +36,7 @@ class Round:
     the claims that were added since, one forward of each model that makes the law, which then speaks of them too; False
     where the budget is spent, and nothing more should be asked. ask_law: how `frontier_law` gets its answer. control:
     what says when a chain of drafts is long enough. scorers: what judges texts, by role. spell(row, tokens): the text of tokens
-    that would follow the row's own new ones.
+    that would follow the row's own new ones. layers: how many each model has, by name; 0 where forwards cannot run a part.
     """
 
     text: Text
@@ -56,6 +56,7 @@ class Round:
     ask_law: Callable[[], TargetLaw] | None = None
     control: Controller | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
+    layers: Mapping[str, int] = field(default_factory=dict)
     spell: Callable[[int, Sequence[int]], str] = lambda row, tokens: ""
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)

@@ -136,10 +136,18 @@ class Session(Protocol):
         plans: the part of the layers that runs, one for all rows or one for each; none for the whole model, which is all
         there is where `Capabilities.layers` is 0."""
 
-    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
+    def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
         """Answers of the same claims from a part of the model: columns that were scored keep their answers, the others get
-        those of `plan`. Leaves nothing behind: a later `score` computes these columns in full, a commit keeps none of them. One
-        forward over the columns that were not sketched under this plan before. Only where `Capabilities.layers` is not 0."""
+        those of the plan (one for all rows, or one for each). Leaves nothing behind: a later `score` computes these columns in
+        full, a commit keeps none of them. One forward over the columns that were not sketched under these plans before. Only
+        where `Capabilities.layers` is not 0."""
+
+    def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
+        """What a part of the model says along text that is there already: answers [R, count, V] after each of the tokens
+        first[r], first[r] + 1 ... of a row, in the text's coordinates and from the last of the prompt on, read on the whole
+        model's memory of what comes before them. Places beyond a row's text mean nothing. Leaves nothing behind; comes before
+        anything is scored or sketched in the round, and `count` is at most the opening's claims. One forward. Only where
+        `Capabilities.layers` is not 0."""
 
     def adopt(self, columns: np.ndarray) -> None:
         """Says that what was scored is no part of the round's forest but of one of the drafter's own: column c of the round's

@@ -169,6 +169,7 @@ class Engine:
             self._run.models["target"].capabilities.vocabulary, self._rounds, [row.log_weight for row in self._rows],
             self._parts.bonus, lambda row, tokens: self._rows[row].would_end(tokens, self._request),
             control=self._parts.control, scorers=self._run.scorers, spell=self._spell,
+            layers={name: model.capabilities.layers for name, model in self._run.models.items()},
         )  # fmt: skip
         round.ask = lambda: self._ask(round)
         return round

@@ -48,7 +48,10 @@ class CanvasSession:
     def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         raise NotImplementedError
 
-    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
+    def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
+        raise ValueError("an any-order model runs all its layers; its capabilities say so")
+
+    def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
         raise ValueError("an any-order model runs all its layers; its capabilities say so")
 
     def adopt(self, columns: np.ndarray) -> None:

@@ -14,7 +14,7 @@ from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.blocks import Block, TreeScorer
 from treewright.models.compiled import LEAST_SLOTS, bucket, key_bucket
-from treewright.models.masks import TreeMasks
+from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
 from treewright.models.own_columns import OwnColumns
 from treewright.models.sizes import KEY_STEP, power_of_two, rounded
@@ -48,7 +48,7 @@ class CausalSession(OwnColumns):
         self._lead = 0
         self._scored = 0
         self._answers: Answers | None = None
-        self._sketched: tuple[LayerPlan, int, Answers] | None = None
+        self._sketched: tuple[tuple[LayerPlan, ...], int, Answers] | None = None
         self._last: tuple[Answers, list[int]] | None = None
         self._states: list[torch.Tensor] = []
         self._block_states: torch.Tensor | None = None
@@ -137,17 +137,39 @@ class CausalSession(OwnColumns):
         return self._answers  # type: ignore[return-value]
 
     @torch.inference_mode()
-    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
-        known = self._sketched if self._sketched is not None and self._sketched[0] == plan else None
+    def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
+        known = self._sketched if self._sketched is not None and self._sketched[0] == plans else None
         begin = self._scored if known is None else known[1]
         if begin == 0:
-            answers = self._assemble(self._first_block(forest, [plan], "sketch"), forest.columns)
+            answers = self._assemble(self._first_block(forest, plans, "sketch"), forest.columns)
         elif forest.columns == begin:
             return self._answers if known is None else known[2]  # type: ignore[return-value]
         else:
             before: Answers = self._answers if known is None else known[2]  # type: ignore[assignment]
-            answers = before.merge(self._forward(forest, begin, [plan], "sketch"), _side_by_side)
-        self._sketched = plan, forest.columns, answers
+            answers = before.merge(self._forward(forest, begin, plans, "sketch"), _side_by_side)
+        self._sketched = plans, forest.columns, answers
+        return answers
+
+    @torch.inference_mode()
+    def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
+        if self._scored or self._sketched is not None:
+            raise ValueError("text is sketched before the claims of a round are asked about: both use the same slots")
+        if count > self._scratch:
+            raise ValueError(f"{count} tokens do not fit into {self._scratch} slots; open the session with as many claims")
+        block = np.zeros((len(first), count), np.int64)
+        for row, begin in enumerate(first.tolist()):
+            tokens = self._tokens(row, begin, min(count, int(self._text.length[row]) - begin))
+            block[row, : len(tokens)] = tokens
+        own = first + self._shift
+        positions = own[:, None] + np.arange(count)
+        seen = np.zeros((len(first), count, self._scratch), bool)
+        seen[:, :, :count] = np.tril(np.ones((count, count), bool))
+        self._slot_position[:, :count] = positions
+        keys = self._span(max(1, int(own.max())))
+        masks = self._masks.general(seen, own, (positions, self._slot_position), 0, count, keys)
+        start = self._model.timed()
+        answers = self._read(block, self._within_context(positions), masks, range(count), keys, [plan])
+        self._record("sketch", *block.shape, self._model.timed() - start, plan.share)
         return answers
 
     @torch.inference_mode()
@@ -201,7 +223,7 @@ class CausalSession(OwnColumns):
 
     def _forward(self, forest: Forest, begin: int, plans: Sequence[LayerPlan], kind: str) -> Answers:
         """Runs the block of the columns from `begin` on (0: pending tokens as well); answers of its columns, [R, n, V]."""
-        model, memory, opening = self._model, self._memory, self._opening
+        model, opening = self._model, self._opening
         block, offset = self._block(forest, begin), self._lead - 1 + begin if begin else 0
         rows, count = block.shape
         static = model.compiled is not None and not begin and not (opening.hidden or opening.layers or plans)
@@ -219,16 +241,23 @@ class CausalSession(OwnColumns):
         ids, positions = _padded(block, fed, columns), _padded(self._within_context(positions), fed, columns)
         start = model.timed()
         if static:
-            logits = model.compiled(ids, positions, masks, memory, self._scratch + keys)  # type: ignore[misc, arg-type]
+            logits = model.compiled(ids, positions, masks, self._memory, self._scratch + keys)  # type: ignore[misc, arg-type]
             answers = Answers(logits[:rows, :count])
         else:
-            window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
-            lie = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
-            read = Block(ids, positions, masks, lie)
-            answers = model.forward(read, window, hidden=opening.hidden, layers=opening.layers, plans=plans)
+            answers = self._read(ids, positions, masks, range(offset, offset + count), keys, plans)
         share = float(np.mean([plan.share for plan in plans])) if plans else 1.0
         self._record(kind, rows, columns, model.timed() - start, share)
         return answers
+
+    def _read(
+        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, slots: range, keys: int, plans: Sequence[LayerPlan]
+    ) -> Answers:
+        """One forward, not compiled, that writes into scratch `slots` and attends to scratch and the first `keys` of the text."""
+        rows, opening = len(ids), self._opening
+        window = self._memory.window(range(rows), slots, range(self._scratch + keys))  # type: ignore[union-attr]
+        lie = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
+        read = Block(ids, positions, masks, lie)
+        return self._model.forward(read, window, hidden=opening.hidden, layers=opening.layers, plans=plans)
 
     def _positions(self, forest: Forest, begin: int) -> np.ndarray:
         """Own positions of the block's columns, [R, n]."""
@@ -260,8 +289,11 @@ class CausalSession(OwnColumns):
         return seen
 
     def _unseen(self, row: int, count: int) -> np.ndarray:
-        """The first `count` pending tokens of a row. The last token of the own prompt may be another than the text's."""
-        begin = int(self.seen[row])
+        """The first `count` pending tokens of a row."""
+        return self._tokens(row, int(self.seen[row]), count)
+
+    def _tokens(self, row: int, begin: int, count: int) -> np.ndarray:
+        """Tokens of the text from `begin` on as the model reads them: the last one of its own prompt may be another."""
         tokens = self._text.token[row, begin : begin + count].copy()
         if count and begin == self._text.prompt[row] - 1:
             tokens[0] = self._prompt_end[row]

@@ -126,12 +126,22 @@ class RecomputeSession(OwnColumns):
         self._answers = answers
         return answers
 
-    def sketch(self, forest: Forest, plan: LayerPlan) -> Answers:
-        answers = self._answer_by_plans(forest, [plan], "sketch")
+    def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
+        answers = self._answer_by_plans(forest, plans, "sketch")
         known = self._answers
         for row in range(forest.rows) if known is not None else ():
             _write(answers, row, list(range(known.logits.shape[1])), Reading.of(known, row))  # type: ignore[union-attr, arg-type]
         return answers
+
+    def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
+        ends = np.minimum(first + count, self._text.length)
+        texts = [self._sequence_before(row, int(end)) for row, end in enumerate(ends)]
+        read = self._forward(texts, "sketch", plan)
+        logits = read[0].logits.new_zeros(len(texts), count, read[0].logits.shape[-1])
+        for row, reading in enumerate(read):
+            begin = int(first[row]) - int(self._base[row]) + len(self._own[row])
+            logits[row, : len(reading.logits) - begin] = reading.logits[begin:]
+        return Answers(logits)
 
     def _answer_by_plans(self, forest: Forest, plans: Sequence[LayerPlan], kind: str) -> Answers:
         """Answers of all columns with a part of the layers, read anew."""
@@ -212,8 +222,11 @@ class RecomputeSession(OwnColumns):
         return [present[sorted(np.flatnonzero(seen[leaf]), key=depth.__getitem__)].tolist() for leaf in leaves] or [[]]
 
     def _sequence(self, forest: Forest, row: int, path: list[int]) -> np.ndarray:
-        grown = self._text.token[row, self._base[row] : self._text.length[row]]
-        return np.concatenate([self._own[row], grown, forest.token[row, path]]).astype(np.int64)
+        return np.concatenate([self._sequence_before(row, int(self._text.length[row])), forest.token[row, path]])
+
+    def _sequence_before(self, row: int, end: int) -> np.ndarray:
+        """What the model reads of a row before this place of the text; at least its own prompt."""
+        return np.concatenate([self._own[row], self._text.token[row, self._base[row] : end]]).astype(np.int64)
 
     def _forward(self, sequences: list[np.ndarray], kind: str, plan: LayerPlan | None = None) -> list[Reading]:
         begin = time.perf_counter()

@@ -9,6 +9,7 @@ import torch
 
 from treewright.core.answers import Answers
 from treewright.core.claims import Forest
+from treewright.core.layers import LayerPlan
 from treewright.core.session import Model, Opening, Recorder, Session
 from treewright.core.text import Text
 
@@ -48,8 +49,17 @@ class DistortedSession:
     def root(self) -> Answers:
         return self._distort(self._session.root())
 
-    def score(self, forest: Forest) -> Answers:
-        return self._distort(self._session.score(forest))
+    def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
+        return self._distort(self._session.score(forest, plans))
+
+    def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
+        return self._distort(self._session.sketch(forest, *plans))
+
+    def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
+        return self._distort(self._session.sketch_text(first, count, plan))
+
+    def adopt(self, columns: np.ndarray) -> None:
+        self._session.adopt(columns)
 
     def states(self, row: int) -> torch.Tensor:
         return self._session.states(row)
