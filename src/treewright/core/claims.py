@@ -201,10 +201,13 @@ class Forest:
             self.slot = np.concatenate([before, slots], axis=1)
         return range(first, self.columns)
 
-    def replace(self, shape: Shape, token: np.ndarray) -> None:
-        """Sets a whole prepared topology at once (DELTA claims); token [R, N] with the frontier in column 0."""
+    def replace(
+        self, shape: Shape, token: np.ndarray, law: Law = Law.DELTA, q: dict[int, np.ndarray] | None = None
+    ) -> None:  # fmt: skip
+        """Sets a whole prepared topology at once; token [R, N] with the frontier in column 0, `law` and `q` as in `grow`."""
         self.shape, self.token = shape, token
-        self.law = [Law.DELTA] * token.shape[1]
+        self.law = [Law.DELTA] + [law] * (token.shape[1] - 1)
+        self.q = dict(q or {})
         self.asked = [True] * token.shape[1]
 
     def limit_depth(self, deepest: np.ndarray) -> None:

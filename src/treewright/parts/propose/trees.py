@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from treewright.core.claims import ABSENT, Forest, Shape
+from treewright.core.claims import ABSENT, Forest, Law, Shape
 from treewright.core.roles import Round
 
 
@@ -76,9 +76,9 @@ class Trie:
         return chosen
 
 
-def place(round: Round, tries: Sequence[Trie]) -> None:
-    """Makes the round's claims of one trie for each row (DELTA), rows with fewer nodes filled up with absent claims. Replaces
-    what was claimed before. Raises ValueError where a trie is larger than `round.claims` allows."""
+def place(round: Round, tries: Sequence[Trie], law: Law = Law.DELTA, q: dict[int, np.ndarray] | None = None) -> None:
+    """Makes the round's claims of one trie for each row, rows with fewer nodes filled up with absent claims; `law` and `q` as
+    in `Forest.grow`. Replaces what was claimed before. Raises ValueError where a trie is larger than `round.claims` allows."""
     columns = max(map(len, tries))
     if columns > round.claims:
         raise ValueError(f"a tree has {columns} claims; the round allows {round.claims}")
@@ -89,4 +89,4 @@ def place(round: Round, tries: Sequence[Trie]) -> None:
         token[row, : len(trie)] = trie.tokens
         parent[row, : len(trie)] = trie.parents
     token[:, 0] = forest.token[:, 0]
-    forest.replace(Shape.of(parent), token)
+    forest.replace(Shape.of(parent), token, law, q)
