@@ -229,3 +229,15 @@ def check_on_llamas(llamas) -> Callable[..., None]:
         assert sum(len(step.accepted) for result in together for step in result.trace.steps) > 5
 
     return check
+
+
+@pytest.fixture(scope="session")
+def drafted_columns(llamas) -> Callable[..., list[int]]:
+    """drafted_columns(method, options): columns of each draft call, one prompt, with the target as its own draft."""
+    from treewright.api import generate
+
+    def make(method: str, options: Any) -> list[int]:
+        result = generate(llamas[0], [[5, 9, 11]], method, options, {"draft": llamas[0]}, max_new_tokens=16, ignore_eos=True)[0]
+        return [call.columns for call in result.trace.calls if call.kind == "score" and call.model == "draft"]
+
+    return make
