@@ -19,7 +19,8 @@ PROMPTS = [(1, 0, 2), (3,), (2, 2, 1, 0, 1)]
 
 
 @pytest.mark.parametrize(
-    ("options", "vocabulary"), [({"budget": 2}, 4), ({"budget": 3}, 3), ({"threshold": 0.4}, 3), ({"budget": 2, "threshold": 0.2}, 3)]
+    ("options", "vocabulary"),
+    [({"budget": 2}, 4), ({"budget": 3}, 3), ({"threshold": 0.4}, 3), ({"budget": 2, "threshold": 0.2}, 3)],
 )
 def test_joint_law_of_two_tokens_is_the_targets(options, vocabulary, off_the_law):
     assert off_the_law("dyspec", options, Table(vocabulary, seed=10), Table(vocabulary, seed=1)) < 1e-12
@@ -122,7 +123,9 @@ def test_values_are_the_chances_of_being_tried(decode, outcomes, softmax):
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_target_as_its_own_draft_refuses_nothing(temperature, decode):
     """Exact rejection takes every first child."""
-    decoded = decode(TARGET, "dyspec", PROMPTS, {"budget": 6}, TARGET, max_new_tokens=30, sampling=Sampling(temperature=temperature))
+    decoded = decode(
+        TARGET, "dyspec", PROMPTS, {"budget": 6}, TARGET, max_new_tokens=30, sampling=Sampling(temperature=temperature)
+    )
     for step in decoded.trace().steps[:-1]:
         first = 0
         path = []

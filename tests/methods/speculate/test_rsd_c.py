@@ -89,5 +89,5 @@ def test_real_models_write_their_greedy_text(check_on_llamas):
 
 @pytest.mark.parametrize("branching", [(), (2, 0)])
 def test_impossible_branching_is_refused(branching):
-    with pytest.raises(InputError, match="branching is .*; allowed: a list of integers >= 1"):
+    with pytest.raises(InputError, match=r"branching is .*; allowed: a list of integers >= 1"):
         rsd_c.Config(branching=branching)

@@ -115,7 +115,9 @@ def test_trees_have_the_law_of_the_papers_formula(decode, outcomes, softmax):
     with np.errstate(divide="ignore"):
         drawn = Counter(gumbel_tree(random, softmax, 2, 2) for _ in range(count))
     assert set(drawn) <= set(law)
-    deviation = [(drawn[tree] - count * law[tree]) / np.sqrt(count * law[tree] * (1 - law[tree])) for tree in law if law[tree] > 1e-3]
+    deviation = [
+        (drawn[tree] - count * law[tree]) / np.sqrt(count * law[tree] * (1 - law[tree])) for tree in law if law[tree] > 1e-3
+    ]
     assert len(deviation) > 30
     assert max(map(abs, deviation)) < 4.5
     assert np.mean(np.square(deviation)) == pytest.approx(1, abs=0.5)

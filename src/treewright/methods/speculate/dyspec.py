@@ -1,12 +1,12 @@
 """DySpec: a draw is made wherever it is most likely to be looked at, so the tree takes the form that the draft's doubts give it.
 
-Xiong et al. 2024, "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure" (https://arxiv.org/abs/2410.11744). A slot is
-a draw that is still to be made; its value estimates how often verification comes to it, taking the draft's probability of
-a token for that of its acceptance. A draw y of probability r among what is left turns a slot of value v into one below y
-(v r) and one for the next sibling (v (1 - r)). With `threshold` 0 the slot of the largest value is drawn until there are
-`budget` nodes (the paper's first algorithm). With a threshold every slot worth at least as much is drawn, level by level
-(the second), and `budget` is a cap. Values are known before tokens are, so exact rejection for draws without replacement keeps the
-law. At temperature 0 the most probable token that is left takes the place of a draw, and the draft's own law gives r.
+Xiong et al. 2024, "DySpec: Faster Speculative Decoding with Dynamic Token Tree Structure"
+(https://arxiv.org/abs/2410.11744). A slot is a draw that is still to be made; its value estimates how often verification comes
+to it, taking the draft's probability of a token for that of its acceptance. A draw y of probability r among what is left
+turns a slot of value v into one below y (v r) and one for the next sibling (v (1 - r)). With `threshold` 0 the slot of the
+largest value is drawn until there are `budget` nodes (the paper's first algorithm). With a threshold every slot worth at
+least as much is drawn, level by level (the second), and `budget` is a cap. Values are known before tokens are, so exact
+rejection for draws without replacement keeps the law. At temperature 0 the most probable token that is left takes the place of a draw, and the draft's own law gives r.
 
 Cost: one target call a round. By threshold one draft call for each level. By budget one whenever the best slot of some row has
 no answer yet; all that was drawn since is asked in it, so calls are fewer than the nodes that the paper asks one by one.

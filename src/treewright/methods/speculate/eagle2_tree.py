@@ -74,7 +74,7 @@ class DynamicTree:
             # A node that is not among the best `nodes` of its level is not among the best of all.
             offered = best_children(pad, beams, config.top_k, max(nodes, config.top_k))
             beams = [best[: config.top_k] for best in offered]
-        pad.place([sketch.best(nodes) for sketch in pad.rows])
+        pad.place([sketch.best_nodes(nodes) for sketch in pad.rows])
 
 
 def parts(config: Config) -> Parts:

@@ -78,10 +78,10 @@ class OptimalTree:
             for row, sketch in enumerate(pad.rows):
                 before, expected[row] = expected[row], expected_tokens(sketch, nodes)
                 newest = set(level[row]) if expected[row] - before > config.threshold else set()
-                level[row] = [node for node in sketch.best(nodes) if node in newest]
+                level[row] = [node for node in sketch.best_nodes(nodes) if node in newest]
             if not any(level):
                 break
-        pad.place([sketch.best(nodes) for sketch in pad.rows])
+        pad.place([sketch.best_nodes(nodes) for sketch in pad.rows])
 
 
 def expected_tokens(sketch: Sketch, nodes: int) -> float:

@@ -53,7 +53,8 @@ def draw_children(round: Round, answers: Answers, parents: range, count: int | S
     the forest; returns their columns.
 
     Above temperature 0 children are drawn one after another without replacement from the model's warped law q (SWOR, or
-    SINGLE for one child); at temperature 0 they are its most probable tokens (DELTA). Where the law has fewer tokens the rest is absent, and so are all children of an absent parent.
+    SINGLE for one child); at temperature 0 they are its most probable tokens (DELTA). Where the law has fewer tokens the
+    rest is absent, and so are all children of an absent parent.
     """
     rows = round.rows
     counts = [count] * len(parents) if isinstance(count, int) else list(count)

@@ -43,7 +43,7 @@ class Sketch(Trie):
             self.columns.append(UNASKED)
         return node
 
-    def best(self, count: int, first: int = 1) -> list[int]:
+    def best_nodes(self, count: int, first: int = 1) -> list[int]:
         """The `count` nodes of the largest value from node `first` on, by number; of equal ones the earlier. They hang together
         where no node is worth more than its parent."""
         order = np.argsort(-np.array(self.values[first:]), kind="stable")[:count]
