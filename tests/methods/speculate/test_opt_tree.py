@@ -63,8 +63,8 @@ def test_levels_are_drafted_while_they_pay(threshold, decode, first_forest, path
     options = {"nodes": nodes, "threshold": threshold, "depth": most}
     paths = paths_of(first_forest("opt_tree", options, TARGET, DRAFT, PROMPTS[:1]))
     assert set(paths) == set(sorted(within, key=lambda path: -within[path])[: min(nodes, len(within))])
-    calls = [call.model for call in decode(TARGET, "opt_tree", PROMPTS[:1], options, DRAFT, max_new_tokens=20).trace().calls[2:]]
-    assert calls.index("target") <= depth
+    calls = decode(TARGET, "opt_tree", PROMPTS[:1], options, DRAFT, max_new_tokens=20).trace().calls
+    assert [call.model for call in calls if call.kind == "score"].index("target") == depth
 
 
 def test_joint_law_of_two_tokens_is_the_targets(off_the_law):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 
 from treewright.core.claims import Law
@@ -91,3 +92,19 @@ def test_real_models_write_their_greedy_text(check_on_llamas):
 def test_impossible_branching_is_refused(branching):
     with pytest.raises(InputError, match=r"branching is .*; allowed: a list of integers >= 1"):
         rsd_c.Config(branching=branching)
+
+
+def test_cousins_do_not_share_noise(first_forest, softmax):
+    """A law that is the same everywhere: first children of two siblings are as often equal as two draws are."""
+
+    class Everywhere(Table):
+        def logits(self, prefix):
+            return np.array([1.0, 0.5, 0.0, -0.5])
+
+    draft, count = Everywhere(4, seed=0), 250
+    equal = 0
+    for seed in range(count):
+        token = first_forest("rsd_c", {"branching": (2, 2)}, TARGET, draft, [(1, 0)], 1.0, seed=seed).token[0]
+        equal += token[3] == token[5]
+    chance = float((softmax(draft.logits(())) ** 2).sum())
+    assert equal / count == pytest.approx(chance, abs=4 * np.sqrt(chance * (1 - chance) / count))

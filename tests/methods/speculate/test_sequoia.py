@@ -127,11 +127,15 @@ def test_settings_have_vectors_of_their_own_and_learning_can_be_off(learn, decod
 
 def test_only_what_was_decided_is_learned(decode, watcher):
     """A stop cuts the text inside the accepted path: what verification did after it is not told, so it is not learned."""
-    told = watcher(lambda outcome: (sequoia.tries(outcome, 0), outcome.verdict.paths[0], outcome.verdict.extra[0]))
-    decode(TARGET, "sequoia", [(1, 0)], {"nodes": 3, "depth": 3}, TARGET, [told], max_new_tokens=40, stop_ids=(0,))
-    for tries, path, extra in told.seen:
-        assert [accepted for _, accepted in tries][: len(path)] == [True] * len(path)
-        assert len(tries) <= len(path) + (extra >= 0)
+    cut = 0
+    for stop in range(4):
+        told = watcher(lambda outcome: (sequoia.tries(outcome, 0), outcome.verdict.paths[0], outcome.verdict.extra[0]))
+        decode(TARGET, "sequoia", [(1, 0)], {"nodes": 3, "depth": 3}, TARGET, [told], max_new_tokens=40, stop_ids=(stop,))
+        for tries, path, extra in told.seen:
+            assert [accepted for _, accepted in tries][: len(path)] == [True] * len(path)
+            assert len(tries) <= len(path) + (extra >= 0)
+            cut += extra < 0
+    assert cut > 0
 
 
 def test_times_choose_size_and_depth(tmp_path, first_forest):

@@ -6,7 +6,8 @@ to it, taking the draft's probability of a token for that of its acceptance. A d
 turns a slot of value v into one below y (v r) and one for the next sibling (v (1 - r)). With `threshold` 0 the slot of the
 largest value is drawn until there are `budget` nodes (the paper's first algorithm). With a threshold every slot worth at
 least as much is drawn, level by level (the second), and `budget` is a cap. Values are known before tokens are, so exact
-rejection for draws without replacement keeps the law. At temperature 0 the most probable token that is left takes the place of a draw, and the draft's own law gives r.
+rejection for draws without replacement keeps the law. At temperature 0 the most probable token that is left takes the place
+of a draw, and the draft's own law gives r.
 
 Cost: one target call a round. By threshold one draft call for each level. By budget one whenever the best slot of some row has
 no answer yet; all that was drawn since is asked in it, so calls are fewer than the nodes that the paper asks one by one.
