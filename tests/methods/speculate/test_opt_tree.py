@@ -49,9 +49,10 @@ def test_the_tree_is_the_best_subtree_of_all(nodes, seed, first_forest, paths_of
 
 
 @pytest.mark.parametrize("threshold", [0.0, 0.05, 0.2, 0.4, 0.6, 2.0])
-def test_levels_are_drafted_while_they_pay(threshold, decode, first_forest, paths_of, softmax):
+@pytest.mark.parametrize("draft", [DRAFT, Table(3, seed=6, sharpness=2.5)], ids=["flat", "sharp"])
+def test_levels_are_drafted_while_they_pay(threshold, draft, decode, first_forest, paths_of, softmax):
     nodes, most = 6, 7
-    chances = path_probabilities(softmax, DRAFT, PROMPTS[0], most)
+    chances = path_probabilities(softmax, draft, PROMPTS[0], most)
 
     def expected(depth: int) -> float:
         return sum(sorted((chance for path, chance in chances.items() if len(path) <= depth), reverse=True)[:nodes])
@@ -61,9 +62,9 @@ def test_levels_are_drafted_while_they_pay(threshold, decode, first_forest, path
         depth += 1
     within = {path: chance for path, chance in chances.items() if len(path) <= depth}
     options = {"nodes": nodes, "threshold": threshold, "depth": most}
-    paths = paths_of(first_forest("opt_tree", options, TARGET, DRAFT, PROMPTS[:1]))
+    paths = paths_of(first_forest("opt_tree", options, TARGET, draft, PROMPTS[:1]))
     assert set(paths) == set(sorted(within, key=lambda path: -within[path])[: min(nodes, len(within))])
-    calls = decode(TARGET, "opt_tree", PROMPTS[:1], options, DRAFT, max_new_tokens=20).trace().calls
+    calls = decode(TARGET, "opt_tree", PROMPTS[:1], options, draft, max_new_tokens=20).trace().calls
     assert [call.model for call in calls if call.kind == "score"].index("target") == depth
 
 
