@@ -53,6 +53,7 @@ def decode() -> Callable[..., Decoded]:
         columns: int | None = None,
         memories: dict[Any, Any] | None = None,
         randomness: Any = None,
+        others: Mapping[str, Any] | None = None,
         **request: Any,
     ) -> Decoded:
         if isinstance(method, Parts):
@@ -62,6 +63,7 @@ def decode() -> Callable[..., Decoded]:
             parts = module.parts(module.Config(**(options or {})))
         parts = parts.join(Parts(observe=tuple(observers)))
         models = {"target": model} if draft is None else {"target": model, "draft": draft}
+        models |= others or {}
         asked = Request(prompts=tuple(tuple(prompt) for prompt in prompts), **request)
         learned = {} if memories is None else memories
         engine = Engine(Run(asked, models, parts, randomness, learned, columns=columns))

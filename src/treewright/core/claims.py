@@ -6,7 +6,7 @@ All sessions of a run share the forest, so a claim has one number whichever mode
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import IntEnum
 from typing import Any, Protocol
 
@@ -185,7 +185,7 @@ class Forest:
         parents: Sequence[int] | np.ndarray,
         tokens: np.ndarray,
         law: Law = Law.DELTA,
-        q: dict[int, np.ndarray] | None = None,
+        q: Mapping[int, DraftLaws] | None = None,
         slots: np.ndarray | None = None,
         asked: Sequence[bool] | None = None,
     ) -> range:
@@ -209,10 +209,13 @@ class Forest:
             self.slot = np.concatenate([before, slots], axis=1)
         return range(first, self.columns)
 
-    def replace(self, shape: Shape, token: np.ndarray) -> None:
-        """Sets a whole prepared topology at once (DELTA claims); token [R, N] with the frontier in column 0."""
+    def replace(
+        self, shape: Shape, token: np.ndarray, law: Law = Law.DELTA, q: Mapping[int, DraftLaws] | None = None
+    ) -> None:  # fmt: skip
+        """Sets a whole prepared topology at once; token [R, N] with the frontier in column 0, `law` and `q` as in `grow`."""
         self.shape, self.token = shape, token
-        self.law = [Law.DELTA] * token.shape[1]
+        self.law = [Law.DELTA] + [law] * (token.shape[1] - 1)
+        self.q = dict(q or {})
         self.asked = [True] * token.shape[1]
 
     def limit_depth(self, deepest: np.ndarray) -> None:

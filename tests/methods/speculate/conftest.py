@@ -1,4 +1,4 @@
-"""What the tests of speculative methods share: all outcomes of a random run, text of a table."""
+"""What the tests of speculative methods share: all outcomes of a random run, text of a table, mistakes to be seen."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from treewright.core.roles import Round
+from treewright.core.claims import ABSENT, Forest, Law
+from treewright.core.request import Budget, Sampling
+from treewright.core.roles import Parts, Round
+from treewright.parts.verify.rejection import Rejection
+from treewright.testing import laws
 
 
 class Scripted:
@@ -129,3 +133,163 @@ def says_what_plain_says(deep: Callable[[str], Any]) -> Callable[..., list[Any]]
         return found
 
     return check
+
+
+def softmax_of(logits: np.ndarray) -> np.ndarray:
+    weights = np.exp(logits - logits.max())
+    return weights / weights.sum()
+
+
+@pytest.fixture(scope="session")
+def softmax() -> Callable[[np.ndarray], np.ndarray]:
+    return softmax_of
+
+
+@pytest.fixture(scope="session")
+def off_the_law(decode) -> Callable[..., float]:
+    """off_the_law(method, options, target, draft, others): total variation of the law of the first two tokens from the
+    target's, over all outcomes, at temperature 1."""
+
+    def make(method: str | Parts, options: Any, target: Any, draft: Any, others: Any = None, room: int = 5) -> float:
+        law: dict[tuple[int, ...], float] = {}
+
+        def run(chance: Scripted) -> tuple[int, ...]:
+            decoded = decode(
+                target, method, [(1, 0)], options, draft, randomness=chance, others=others, max_new_tokens=room,
+                budget=Budget(tokens=2), sampling=Sampling(temperature=1.0),
+            )  # fmt: skip
+            return tuple(decoded.tokens[0][:2])
+
+        for probability, text in all_outcomes(run):
+            law[text] = law.get(text, 0.0) + probability
+        first = softmax_of(target.logits((1, 0)))
+        expected = {
+            (x, y): first[x] * softmax_of(target.logits((1, 0, x)))[y]
+            for x in range(target.vocabulary) for y in range(target.vocabulary)
+        }  # fmt: skip
+        assert sum(law.values()) == pytest.approx(1, abs=1e-9)
+        return laws.total_variation(law, expected)
+
+    return make
+
+
+class Spoiled:
+    """A proposer whose drafts are said to come from another law: that of a flatter draft, or a law where there was none."""
+
+    def __init__(self, proposer: Any) -> None:
+        self._proposer = proposer
+
+    def propose(self, round: Round) -> None:
+        self._proposer.propose(round)
+        forest = round.forest
+        if forest.q:
+            forest.q = {column: np.sqrt(law) / np.sqrt(law).sum(-1, keepdims=True).clip(1e-9) for column, law in forest.q.items()}
+            return
+        forest.law = [Law.SWOR] * forest.columns
+        for column in range(forest.columns):
+            forest.q[column] = np.full((forest.rows, round.vocabulary), 1 / round.vocabulary)
+
+
+@pytest.fixture(scope="session")
+def spoiled() -> Callable[[Parts], Parts]:
+    """The same parts with a wrong law of the drafts, verified by exact rejection."""
+
+    def make(parts: Parts) -> Parts:
+        parts.propose, parts.verify, parts.probabilities = Spoiled(parts.propose), Rejection(), True
+        return parts
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def paths_of() -> Callable[..., list[tuple[int, ...]]]:
+    """paths_of(forest, row): the paths of a row's claims in column order."""
+
+    def make(forest: Forest, row: int = 0) -> list[tuple[int, ...]]:
+        present = [column for column in range(1, forest.columns) if forest.token[row, column] != ABSENT]
+        return [tuple(forest.path_tokens(row, column)) for column in present]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def first_forest(decode, watcher) -> Callable[..., Forest]:
+    """first_forest(method, options, target, draft, prompts, ...): what is claimed in the first round."""
+
+    def make(method: Any, options: Any, target: Any, draft: Any, prompts: Any, temperature: float = 0.0, **how: Any) -> Forest:
+        forests = watcher(lambda outcome: outcome.round.forest)
+        settings = {"max_new_tokens": 20, "budget": Budget(model_calls=1)} | how
+        decode(target, method, prompts, options, draft, [forests], sampling=Sampling(temperature=temperature), **settings)
+        return forests.seen[0]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def check_rows(first_forest, paths_of) -> Callable[..., None]:
+    """Asserts that a row's claims are the same alone, and beside neighbours of whichever kind, greedy and drawn."""
+
+    def check(method: str, options: Any, target: Any, draft: Any, others: Any = None) -> None:
+        for temperature in (0.0, 1.0):
+            alone, *company = (
+                paths_of(first_forest(method, options, target, draft, prompts, temperature, others=others))
+                for prompts in ([(1, 0, 2)], [(1, 0, 2), (3,), (2, 2, 1, 0, 1)], [(1, 0, 2), (0, 1)])
+            )
+            assert alone and company == [alone, alone]
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def llamas() -> list[Any]:
+    """A target and two more random Llamas of one vocabulary, in float64; the second is a copy of the first, slightly moved, so
+    that its drafts are taken now and then."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from treewright.models.loading import load
+
+    config = LlamaConfig(
+        vocab_size=48, hidden_size=32, intermediate_size=48, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        num_hidden_layers=2, max_position_embeddings=128, initializer_range=0.4, eos_token_id=None,
+    )  # fmt: skip
+    torch.manual_seed(3)
+    target, like, other = (LlamaForCausalLM(config).double() for _ in range(3))
+    like.load_state_dict(target.state_dict())
+    with torch.no_grad():
+        for weight in like.parameters():
+            weight += 0.02 * torch.randn_like(weight)
+    return [load(model) for model in (target, like, other)]
+
+
+@pytest.fixture(scope="session")
+def check_on_llamas(llamas) -> Callable[..., None]:
+    """Asserts that a method writes the target's greedy text on real models, one prompt at a time and three at once, with drafts
+    that are accepted."""
+    from treewright.api import generate
+
+    def check(method: str, options: Any, roles: Sequence[str] = ("draft",)) -> None:
+        target, *others = llamas
+        prompts = [[5, 9, 11], [7], [1, 2, 3, 4, 5, 6, 40]]
+        how = dict(max_new_tokens=16, ignore_eos=True)
+        named = dict(zip(roles, others, strict=False))
+        expected = [result.tokens for result in generate(target, prompts, "plain", **how)]
+        together = generate(target, prompts, method, options=options, models=named, **how)
+        alone = [generate(target, [prompt], method, options=options, models=named, **how)[0] for prompt in prompts]
+        assert [result.tokens for result in together] == expected
+        assert [result.tokens for result in alone] == expected
+        assert sum(len(step.accepted) for result in together for step in result.trace.steps) > 5
+
+    return check
+
+
+@pytest.fixture(scope="session")
+def drafted_columns(llamas) -> Callable[..., list[int]]:
+    """drafted_columns(method, options): columns of each draft call, one prompt, with the target as its own draft."""
+    from treewright.api import generate
+
+    def make(method: str, options: Any) -> list[int]:
+        result = generate(llamas[0], [[5, 9, 11]], method, options, {"draft": llamas[0]}, max_new_tokens=16, ignore_eos=True)[0]
+        return [call.columns for call in result.trace.calls if call.kind == "score" and call.model == "draft"]
+
+    return make

@@ -9,8 +9,9 @@ import pytest
 
 from treewright.core.claims import ABSENT, Law
 from treewright.core.request import Budget, Sampling
-from treewright.methods.speculate.specinfer import Config, size
+from treewright.methods.speculate.specinfer import Config
 from treewright.models.tables import Table
+from treewright.parts.propose.draft_model import full_tree, tree_size
 
 TARGET, DRAFT = Table(6, seed=1), Table(6, seed=2)
 PROMPTS = [(1, 0), (5,)]
@@ -32,7 +33,7 @@ def test_levels_of_the_tree(expansion, levels, temperature, decode, watcher):
         sampling=Sampling(temperature=temperature),
     )  # fmt: skip
     forest = forests.seen[0]
-    assert forest.columns == size(expansion) == 1 + sum(levels)
+    assert forest.columns == tree_size(full_tree(expansion)) == 1 + sum(levels)
     depth = forest.shape.depth[0].tolist()
     assert [depth.count(level) for level in range(1, len(levels) + 1)] == levels
     assert set(forest.law[1:]) == ({Law.DELTA} if temperature == 0 else {Law.SINGLE if n == 1 else Law.SWOR for n in expansion})
@@ -44,7 +45,7 @@ def test_levels_of_the_tree(expansion, levels, temperature, decode, watcher):
 
 def test_default_tree_is_that_of_the_paper():
     assert Config().expansion == (1, 1, 3, 1, 1, 1, 1, 1)
-    assert size(Config().expansion) == 1 + 1 + 1 + 3 * 6
+    assert tree_size(full_tree(Config().expansion)) == 1 + 1 + 1 + 3 * 6
 
 
 def test_greedy_children_are_the_drafts_most_probable(decode, watcher):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from treewright.core.errors import require
 from treewright.core.roles import Parts, Round
-from treewright.parts.propose.draft_model import ask_model, draw_children
+from treewright.parts.propose.draft_model import ask_model, draw_tree, full_tree, tree_size
 from treewright.parts.verify.rejection import Rejection
 
 CARD = {
@@ -49,28 +49,16 @@ class Config:
         )
 
 
-def size(expansion: tuple[int, ...]) -> int:
-    """Claims of the whole tree, frontier included."""
-    total, level = 1, 1
-    for count in expansion:
-        level *= count
-        total += level
-    return total
-
-
 class DraftTree:
     """Grows levels while they fit into the round."""
 
     def __init__(self, config: Config) -> None:
-        self._config = config
+        self._levels = full_tree(config.expansion)
 
     def propose(self, round: Round) -> None:
-        parents = range(1)
-        for count in self._config.expansion[: max(0, round.depth_left)]:
-            if round.forest.columns + len(parents) * count > round.claims:
-                break
-            parents = draw_children(round, ask_model("draft")(round), parents, count)
+        draw_tree(round, ask_model("draft"), self._levels)
 
 
 def parts(config: Config) -> Parts:
-    return Parts(propose=DraftTree(config), verify=Rejection(), probabilities=True, claims=size(config.expansion))
+    claims = tree_size(full_tree(config.expansion))
+    return Parts(propose=DraftTree(config), verify=Rejection(), probabilities=True, claims=claims)

@@ -33,7 +33,7 @@ from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.propose.outputs import by_key
 from treewright.parts.propose.sparse import draw_different, largest, largest_chances
 from treewright.parts.propose.templates import Ranks, guessed_template, read_template
-from treewright.parts.propose.trees import SparseLaw, Trie, place
+from treewright.parts.propose.trees import SparseLaw, Trie, place, sparse_laws
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
@@ -158,7 +158,7 @@ class Stand:
             trie, law = self._tree(round, row, most, drawn)
             tries.append(trie)
             laws.append(law)
-        place(round, tries, Law.SWOR if drawn else Law.DELTA, laws if drawn else None)
+        place(round, tries, Law.SWOR if drawn else Law.DELTA, sparse_laws(round.vocabulary, laws) if drawn else None)
 
     def _tree(self, round: Round, row: int, most: int, drawn: bool) -> tuple[Trie, dict[int, SparseLaw]]:
         """One row's tree, and the law that each node's children were drawn by."""

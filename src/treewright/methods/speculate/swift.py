@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from treewright.core.answers import Answers
-from treewright.core.claims import ABSENT, Law
+from treewright.core.claims import ABSENT, DraftLaws, Law
 from treewright.core.errors import CapabilityError, require
 from treewright.core.randomness import DRAFT
 from treewright.core.roles import Parts, Round
@@ -147,7 +147,7 @@ class Swift:
 
     def _children(
         self, round: Round, answers: Answers, parent: int, going: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray, dict[int, np.ndarray] | None]:
+    ) -> tuple[np.ndarray, np.ndarray, dict[int, DraftLaws] | None]:
         """Tokens [R, WIDEST] under `parent` in the order they are drawn in, ABSENT where a row has fewer; how probable the first
         is [R]; and the law they were drawn from, None at temperature 0."""
         rows, greedy = round.rows, round.request.sampling.greedy

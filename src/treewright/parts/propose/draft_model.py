@@ -1,8 +1,8 @@
-"""Children drawn from a draft model's own law, and chains of them."""
+"""Children drawn from a draft model's own law, chains of them, and trees of a form that is known beforehand."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -21,30 +21,65 @@ def ask_model(model: str) -> Ask:
     return lambda round: round.sessions[model].score(round.forest)
 
 
-def draw_children(round: Round, answers: Answers, parents: range, count: int) -> range:
-    """Adds `count` different children to each of the `parents` from a model's `answers` to the forest; returns their columns.
+Levels = tuple[tuple[int, ...], ...]
+"""An ordered tree: for each level that has children, how many each claim of it has, in column order."""
+
+
+def full_tree(widths: Sequence[int]) -> Levels:
+    """The tree in which every claim of level d has widths[d] children."""
+    levels, claims = [], 1
+    for width in widths:
+        levels.append((width,) * claims)
+        claims *= width
+    return tuple(levels)
+
+
+def tree_size(levels: Levels) -> int:
+    """Claims of the whole tree, frontier included."""
+    return 1 + sum(map(sum, levels))
+
+
+def draw_tree(round: Round, ask: Ask, levels: Levels) -> None:
+    """Draws a tree of this form, level by level while whole levels fit into the round. Costs one call of `ask` for each level."""
+    parents = range(1)
+    for counts in levels[: max(0, round.depth_left)]:
+        if round.forest.columns + sum(counts) > round.claims:
+            break
+        parents = draw_children(round, ask(round), parents, counts)
+
+
+def draw_children(round: Round, answers: Answers, parents: range, count: int | Sequence[int]) -> range:
+    """Adds `count` different children (one number for all, or one for each) to each of the `parents` from a model's `answers` to
+    the forest; returns their columns.
 
     Above temperature 0 children are drawn one after another without replacement from the model's warped law q (SWOR, or
-    SINGLE for one child); at temperature 0 they are its `count` most probable tokens (DELTA). Where the law has fewer than
-    `count` tokens the rest is absent, and so are all children of an absent parent.
+    SINGLE for one child); at temperature 0 they are its most probable tokens (DELTA). Where the law has fewer tokens the
+    rest is absent, and so are all children of an absent parent.
     """
     rows = round.rows
-    above = [parent for parent in parents for _ in range(count)]
+    counts = [count] * len(parents) if isinstance(count, int) else list(count)
+    widest = max(counts, default=0)
+    above = [parent for parent, below in zip(parents, counts, strict=True) for _ in range(below)]
     present = round.forest.token != ABSENT
     if round.request.sampling.greedy:
-        token = answers.top(count)[:, parents.start : parents.stop].reshape(rows, -1)
+        top = answers.top(widest)[:, parents.start : parents.stop]
+        token = top[:, [parent - parents.start for parent in above], [rank for below in counts for rank in range(below)]]
         return round.forest.grow(above, np.where(present[:, above], token, ABSENT))
     token = np.full((rows, len(above)), ABSENT)
     drawn_by: dict[int, np.ndarray] = {}
-    for index, parent in enumerate(parents):
+    first = 0
+    for parent, below in zip(parents, counts, strict=True):
+        if not below:
+            continue
         law = round.draft_law(np.stack([answers.row(row, parent) for row in range(rows)]))
         drawn_by[parent] = law
         depth = int(round.forest.shape.depth[0, parent])
         for row in range(rows):
             if present[row, parent]:
-                key = round.keys[row], round.position(row, depth), parent * count
-                token[row, index * count : (index + 1) * count] = _without_replacement(round, law[row], count, *key)
-    kind = Law.SINGLE if count == 1 else Law.SWOR
+                key = round.keys[row], round.position(row, depth), parent * widest
+                token[row, first : first + below] = _without_replacement(round, law[row], below, *key)
+        first += below
+    kind = Law.SINGLE if widest == 1 else Law.SWOR
     return round.forest.grow(above, token, kind, drawn_by)
 
 

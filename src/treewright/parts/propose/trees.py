@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from treewright.core.claims import ABSENT, Forest, Law, Shape
+from treewright.core.claims import ABSENT, DraftLaws, Forest, Law, Shape
 from treewright.core.roles import Round
 
 
@@ -82,11 +82,11 @@ SparseLaw = tuple[list[int], list[float]]
 
 
 def place(
-    round: Round, tries: Sequence[Trie], law: Law = Law.DELTA, drawn_by: Sequence[Mapping[int, SparseLaw]] | None = None
-) -> None:
-    """Makes the round's claims of one trie for each row, rows with fewer nodes filled up with absent claims. Replaces what was
-    claimed before. For children that are not DELTA, drawn_by[row] holds the law of each node's children; siblings must stand in
-    the order they were drawn in. Raises ValueError where a trie is larger than `round.claims` allows."""
+    round: Round, tries: Sequence[Trie], law: Law = Law.DELTA, q: Mapping[int, DraftLaws] | None = None
+) -> None:  # fmt: skip
+    """Makes the round's claims of one trie for each row, rows with fewer nodes filled up with absent claims; `law` and `q` as
+    in `Forest.grow`, and siblings that were drawn stand in the order they were drawn in. Replaces what was claimed before.
+    Raises ValueError where a trie is larger than `round.claims` allows."""
     columns = max(map(len, tries))
     if columns > round.claims:
         raise ValueError(f"a tree has {columns} claims; the round allows {round.claims}")
@@ -97,12 +97,13 @@ def place(
         token[row, : len(trie)] = trie.tokens
         parent[row, : len(trie)] = trie.parents
     token[:, 0] = forest.token[:, 0]
-    forest.replace(Shape.of(parent), token)
-    forest.q = {}
-    if drawn_by is not None:
-        forest.law = [Law.DELTA] + [law] * (columns - 1)
-        for node in sorted({node for laws in drawn_by for node in laws}):
-            forest.q[node] = SparseLaws(round.vocabulary, [laws.get(node) for laws in drawn_by])
+    forest.replace(Shape.of(parent), token, law, q)
+
+
+def sparse_laws(vocabulary: int, drawn_by: Sequence[Mapping[int, SparseLaw]]) -> dict[int, DraftLaws]:
+    """The `q` of tries whose nodes' children were drawn by drawn_by[row][node]."""
+    nodes = sorted({node for laws in drawn_by for node in laws})
+    return {node: SparseLaws(vocabulary, [laws.get(node) for laws in drawn_by]) for node in nodes}
 
 
 class SparseLaws:
