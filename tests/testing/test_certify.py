@@ -43,7 +43,9 @@ def test_every_lossless_method_is_certified_on_a_right_model(tiny_llama: Callabl
     assert {row.method for row in rows} == {MODEL} | fitting
     keyed = {row.method for row in rows if "keyed" in row.check}
     assert {"plain", "token_recycling", "jacobi", "prompt_lookup"} <= keyed
-    assert {row.method for row in rows if row.check == "sampling law"} == {"speculative_sampling", "specinfer", "stand"}
+    # Exact rejection draws other tokens than plain sampling, so there the law is what is compared.
+    drawn = {row.method for row in rows if row.check == "sampling law"}
+    assert {"speculative_sampling", "specinfer", "layerskip"} <= drawn and not drawn & keyed
     assert all(row.numbers["tokens"] == 48 for row in rows if row.check.startswith("tokens"))
     json.dumps([row.to_json() for row in rows], allow_nan=False)
 
