@@ -15,7 +15,7 @@ from treewright.core.card import FIELDS, read_card
 from treewright.core.registry import entries
 
 ROLES = {
-    "propose", "verify", "control", "draw", "select", "drive", "observe", "steer", "constrain"
+    "propose", "verify", "accept", "control", "draw", "select", "drive", "observe", "steer", "constrain"
 }  # fmt: skip
 NEEDS = {
     "left_to_right", "any_order", "tree", "hidden", "exit_layers", "attention_heads", "embeddings", "gradients",
@@ -115,7 +115,7 @@ def test_roles_of_the_card_are_the_seats_that_are_taken(name):
     module = found.load()
     parts = module.parts(module.Config())
     taken = {"propose": parts.propose, "verify": parts.verify, "control": parts.control}
-    taken |= {"draw": parts.draw, "select": parts.select}
+    taken |= {"accept": parts.accept, "drive": parts.drive, "draw": parts.draw, "select": parts.select}
     seats = {seat for seat, part in taken.items() if part is not None}
     seats |= {seat for seat in ("observe", "steer", "constrain") if getattr(parts, seat)}
     assert seats == set(found.card.roles)

@@ -16,7 +16,7 @@ from treewright.models.blocks import Block, TreeScorer
 from treewright.models.compiled import LEAST_SLOTS, bucket, key_bucket
 from treewright.models.masks import TreeMasks
 from treewright.models.memory import Memory
-from treewright.models.own_columns import OwnColumns
+from treewright.models.own_columns import OwnColumns, no_embeddings
 from treewright.models.sizes import KEY_STEP, power_of_two, rounded
 
 CHUNK = 512
@@ -204,7 +204,7 @@ class CausalSession(OwnColumns):
         model, memory, opening = self._model, self._memory, self._opening
         block, offset = self._block(forest, begin), self._lead - 1 + begin if begin else 0
         rows, count = block.shape
-        static = model.compiled is not None and not begin and not (opening.hidden or opening.layers or plans)
+        static = model.compiled is not None and not begin and not (opening.hidden or opening.layers or plans or forest.mix)
         fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, count)
         keys = self._span(max(1, int(self._stored.max())))
         positions = self._positions(forest, begin)
@@ -224,11 +224,18 @@ class CausalSession(OwnColumns):
         else:
             window = memory.window(range(rows), range(offset, offset + count), range(self._scratch + keys))  # type: ignore[union-attr]
             lie = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
-            read = Block(ids, positions, masks, lie)
+            read = Block(ids, positions, masks, lie, self._mixed(forest, begin))
             answers = model.forward(read, window, hidden=opening.hidden, layers=opening.layers, plans=plans)
         share = float(np.mean([plan.share for plan in plans])) if plans else 1.0
         self._record(kind, rows, columns, model.timed() - start, share)
         return answers
+
+    def _mixed(self, forest: Forest, begin: int) -> dict[int, tuple[np.ndarray, np.ndarray]]:
+        """The mixed claims of the block whose first column is `begin`, by their place in it."""
+        if forest.mix and not self._model.capabilities.embeddings:
+            raise no_embeddings()
+        first = begin or 1 - self._lead
+        return {column - first: mix for column, mix in forest.mix.items() if column >= max(begin, 1)}
 
     def _positions(self, forest: Forest, begin: int) -> np.ndarray:
         """Own positions of the block's columns, [R, n]."""
