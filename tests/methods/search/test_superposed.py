@@ -10,8 +10,11 @@ import torch
 
 import treewright
 from treewright import laws
+from treewright.core.claims import Forest
 from treewright.core.errors import CapabilityError, CompositionError, InputError, UnknownOption
 from treewright.core.request import Budget
+from treewright.core.session import Opening
+from treewright.core.text import Text
 from treewright.methods.search.superposed import Config
 from treewright.models.loading import load
 from treewright.models.tables import Table
@@ -152,6 +155,28 @@ def test_on_a_network_the_mixture_is_of_embeddings(tiny, family):
         assert result.trace.model_calls == 6
     one = treewright.generate(model, prompts, "superposed", {"drafts": 1, "alpha": 0.0}, max_new_tokens=12)
     assert [r.tokens for r in one] == [r.tokens for r in treewright.generate(model, prompts, max_new_tokens=12)]
+
+
+def test_mixed_claims_may_be_asked_at_once_and_beside_ordinary_ones(tiny):
+    """A session that reads pending tokens, a mixture and what follows it in its first forward."""
+    model = tiny("llama", "float64")
+    prompts, mix = [[7, 1, 30, 12], [2, 2]], (np.array([[4, 9], [3, 8]]), np.array([[0.3, 0.7], [0.9, 0.1]]))
+    text = Text(20)
+    text.admit(prompts, [20, 20])
+    session = model.protocol.open(text, Opening(claims=4, rows=2, length=20), lambda *args, **more: None)
+    session.admit(text, prompts)
+    for row, prompt in enumerate(prompts):
+        text.append(row, [5, 11][: row + 1])
+        prompt += [5, 11][: row + 1]
+    forest = Forest(text.frontier())
+    forest.grow([0, 1, 0], np.array([[4, 5, 6], [3, 5, 6]]))
+    forest.mix[1] = mix
+    answers = session.score(forest)
+    answer = fed_by_hand(model.model)
+    for row, prompt in enumerate(prompts):
+        mixed = dict(zip(mix[0][row].tolist(), mix[1][row].tolist(), strict=True))
+        for column, states in enumerate(([], [mixed], [mixed, {5: 1.0}], [{6: 1.0}])):
+            assert np.abs(answers.row(row, column) - answer(prompt, states)).max() < 1e-10
 
 
 def test_rows_of_a_batch_are_those_rows_alone():

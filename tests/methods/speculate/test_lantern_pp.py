@@ -110,6 +110,26 @@ def test_the_law_of_a_drawn_draft_is_that_of_the_definition(tree_case, table, bo
     assert np.abs(found - one_step(target, draft, bound, np.array(NEAR), refuse)).max() < 1e-12
 
 
+@pytest.mark.parametrize("refuse", ["borrowed", "all"])
+@pytest.mark.parametrize("lenders", [0, 1, 2])
+def test_a_refused_deterministic_draft_leaves_the_law_with_its_lenders(tree_case, table, lenders, refuse):
+    tables = tree_case(lambda: Parts()).models
+    target, x = softmax(tables["target"].logits([1])), int(tables["draft"].logits([1]).argmax())
+    bound = 1.001 * target[NEAR[x][:lenders]].sum() / target[x]
+    case = tree_case(made(table=table, bound=float(bound), refuse=refuse), "delta", (1,), tokens=2)
+    found = np.zeros(4)
+    for text, probability in exact_law(case).items():
+        found[text[0]] += probability
+    count = int((np.cumsum(target[NEAR[x]]) <= bound * target[x]).sum())
+    assert count == lenders
+    chance, left = target[x] + target[NEAR[x][:count]].sum(), target.copy()
+    left[[x, *(NEAR[x] if refuse == "all" and count else NEAR[x][:count])]] = 0
+    left = left if left.any() else np.where(np.arange(4) == x, 0, target)
+    expected = (1 - chance) * left / left.sum()
+    expected[x] += chance
+    assert np.abs(found - expected).max() < 1e-12
+
+
 def test_how_far_it_is_from_plain_decoding(tree_case, table):
     """Total variation of two tokens over the bound: none at 0."""
 

@@ -128,6 +128,14 @@ def test_it_joins_drafters_and_rows_of_a_batch_are_those_rows_alone():
         assert alone.tokens == batch[0].tokens
 
 
+def test_a_large_batch_does_not_shorten_the_drafts_that_a_text_depends_on():
+    settings = dict(models={"draft": load(Table(9, 5))}, max_new_tokens=24, temperature=1.0)
+    prompts = [[token, 1] for token in range(9)] + [[1, token] for token in range(7)]
+    together = treewright.generate(load(Table(9, 4)), prompts, "specinfer+typical_acceptance", **settings)
+    alone = treewright.generate(load(Table(9, 4)), prompts[:1], "specinfer+typical_acceptance", **settings)
+    assert together[0].tokens == alone[0].tokens
+
+
 def test_constraints_hold():
     model = load(Table(6, seed=2, sharpness=0.5))
     found = treewright.generate(
