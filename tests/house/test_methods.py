@@ -15,7 +15,7 @@ from treewright.core.card import FIELDS, read_card
 from treewright.core.registry import entries
 
 ROLES = {
-    "propose", "verify", "control", "draw", "select", "drive", "observe", "steer", "constrain"
+    "propose", "verify", "accept", "control", "draw", "select", "drive", "observe", "steer", "constrain"
 }  # fmt: skip
 NEEDS = {
     "left_to_right", "any_order", "tree", "hidden", "exit_layers", "layers", "attention_heads", "embeddings", "gradients",

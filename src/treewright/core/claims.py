@@ -153,7 +153,8 @@ class Forest:
 
     token [R, N] int64: the claimed token, ABSENT (-1) where a row does not use the column.
     shape: the topology. law [N]: `Law` of each claim. q {parent column: [R, V]}: the law its children were drawn by,
-    for every parent whose children are not DELTA.
+    for every parent whose children are not DELTA. mix {column: (tokens [R, m], weights [R, m])}: a claim that is no token but the
+    weighted mean of several tokens' embeddings, for models that have `embeddings`; its `token` stands for it where one is shown.
 
     Any-order models only: slot [R, N] or None: the slot a claim fills. asked [N]: whether the claim's own answer is wanted; a
     session need not compute the others. window [R, 2] or None: slots [first, end) that must be computed anew; a session
@@ -161,13 +162,14 @@ class Forest:
     an approximation. None, and a window of the whole canvas, is a whole forward.
     """
 
-    __slots__ = ("asked", "law", "q", "shape", "slot", "token", "window")
+    __slots__ = ("asked", "law", "mix", "q", "shape", "slot", "token", "window")
 
     def __init__(self, frontier: np.ndarray) -> None:
         self.token = frontier.reshape(-1, 1)
         self.shape = Shape.frontier()
         self.law: list[Law] = [Law.DELTA]
         self.q: dict[int, DraftLaws] = {}
+        self.mix: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self.slot: np.ndarray | None = None
         self.asked = [True]
         self.window: np.ndarray | None = None
@@ -229,6 +231,7 @@ class Forest:
         index = np.asarray(rows, np.int64)
         self.token, self.shape = self.token[index], self.shape.select(rows)
         self.q = {parent: law[index] for parent, law in self.q.items()}
+        self.mix = {column: (tokens[index], weights[index]) for column, (tokens, weights) in self.mix.items()}
         self.slot = None if self.slot is None else self.slot[index]
         self.window = None if self.window is None else self.window[index]
 

@@ -137,11 +137,22 @@ def _check_seats(cards: list[Card]) -> None:
         for other in cards[index + 1 :]:
             if card.name == other.name:
                 raise CompositionError(f"method '{card.name}' stands twice in the recipe; name it once")
+            _check_accept(card, other)
+            _check_accept(other, card)
             shared = [seat for seat in card.roles if seat in SINGLE_SEAT and seat in other.roles]
             if shared:
                 raise CompositionError(
                     f"'{card.name}' and '{other.name}' both take the single seat '{shared[0]}'; choose one of them"
                 )
+
+
+def _check_accept(card: Card, other: Card) -> None:
+    """What takes the place of a drafter's verifier goes with drafters and with what has no verifier."""
+    if "accept" in card.roles and "verify" in other.roles and "propose" not in other.roles:
+        raise CompositionError(
+            f"'{card.name}' decides which drafts are accepted, and '{other.name}' drafts nothing and decides by itself; join "
+            f"'{card.name}' with a drafter, such as token_recycling"
+        )
 
 
 def _place(cards: list[Card], key: str) -> tuple[str, str]:

@@ -37,6 +37,8 @@ class Round:
     where the budget is spent, and nothing more should be asked. ask_law: how `frontier_law` gets its answer. control:
     what says when a chain of drafts is long enough. scorers: what judges texts, by role. spell(row, tokens): the text of tokens
     that would follow the row's own new ones. layers: how many each model has, by name; 0 where forwards cannot run a part.
+    written(row): what these new tokens spell, and spell_prompt(row) the prompt's own text. turns: whose answers stand in the
+    target's place, row by row; empty where nobody drives.
     """
 
     text: Text
@@ -58,6 +60,9 @@ class Round:
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     layers: Mapping[str, int] = field(default_factory=dict)
     spell: Callable[[int, Sequence[int]], str] = lambda row, tokens: ""
+    written: Callable[[int], str] = lambda row: ""
+    spell_prompt: Callable[[int], str] = lambda row: ""
+    turns: Sequence[Turn] = ()
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 
@@ -268,9 +273,11 @@ class Parts:
     token a row may have, for searches that keep all they asked alive within a round; no limit of the machine lowers them.
     `probabilities`: the verifier asks for whole laws and not only for draws. `weighted`: draws carry the mass that constraints
     leave of the free law, and are drawn from what they leave of it *after* top-k and the other warpers. `fits`: asked about
-    the target before the first forward; they raise CapabilityError where trained weights are for another model. `form`: what
+    the target before the first forward; they raise CapabilityError where trained weights are for another model. `writers`: the
+    models that a driver lets write text beside the target; rows are no longer than these have positions. `form`: what
     the model itself asks of every text, a part of its law and never a weight. `whole_laws`: the verifier reads whole laws at
-    temperature 0 as well. `greedy`: True for what works only at temperature 0, False for what works only above.
+    temperature 0 as well. `one_law`: several texts share the answers of a claim, so what would change it by a text (steering,
+    constraints, penalties) is refused. `greedy`: True for what works only at temperature 0, False for what works only above.
     """
 
     propose: Proposer | None = None
@@ -298,8 +305,10 @@ class Parts:
     probabilities: bool = False
     weighted: bool = False
     whole_laws: bool = False
+    one_law: bool = False
     greedy: bool | None = None
     reuse: bool = False
+    writers: tuple[str, ...] = ()
     fits: tuple[Callable[[Capabilities], None], ...] = ()
 
     def join(self, other: Parts) -> Parts:
@@ -330,7 +339,9 @@ class Parts:
             probabilities=self.probabilities or other.probabilities,
             weighted=self.weighted or other.weighted,
             whole_laws=self.whole_laws or other.whole_laws,
+            one_law=self.one_law or other.one_law,
             greedy=other.greedy if self.greedy is None else self.greedy,
             reuse=self.reuse or other.reuse,
+            writers=self.writers + other.writers,
             fits=self.fits + other.fits,
         )

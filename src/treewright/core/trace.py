@@ -25,9 +25,10 @@ class Call:
 class Step:
     """One round of one request: the claims that were asked and what became of them.
 
-    token and parent [N] describe the tree (column 0 is the frontier); accepted holds columns, emitted the tokens that
-    became text (bonus included, after truncation); calls is how often the target was asked in the round. checks: tokens that a
-    constraint was asked about, one at a time.
+    token and parent [N] describe the tree (column 0 is the frontier); accepted holds columns, emitted the tokens that became
+    text (bonus included, after truncation); calls is how often the target was asked in the round. checks: tokens that a
+    constraint was asked about, one at a time. model: whose answers decided, another's than the target's where a method lets
+    others write, which the row does not count as calls; None where no answer was needed.
     """
 
     sample: int
@@ -37,6 +38,7 @@ class Step:
     emitted: list[int]
     calls: int = 1
     checks: int = 0
+    model: str | None = "target"
 
 
 @dataclass(slots=True)

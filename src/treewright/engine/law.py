@@ -26,6 +26,11 @@ def check_draws(parts: Parts, request: Request) -> None:
     if parts.greedy is not None and parts.greedy != request.sampling.greedy:
         wanted = "is deterministic; leave temperature at 0" if parts.greedy else "draws; give a temperature > 0, such as 1"
         raise InputError(f"temperature is {request.sampling.temperature:g} and this method {wanted}")
+    if parts.one_law and (parts.steer or parts.constrain or parts.form or request.sampling.history):
+        raise CompositionError(
+            "the texts of this method share one answer of the model, so nothing can be asked of each of them; leave out "
+            "steering, constraints and penalties"
+        )
     if parts.draw is None or not parts.constrain:
         return
     if parts.whole_laws or (parts.probabilities and not request.sampling.greedy):

@@ -24,13 +24,13 @@ def prompt_for(parts: Parts, model: str, prompt: Sequence[int]) -> Sequence[int]
 
 
 def row_limits(request: Request, models: Mapping[str, Model], parts: Parts) -> list[int]:
-    """For each prompt the most tokens that a row of it may hold, the prompt's own included: what was asked for, as far as
-    every model that makes the law has positions. A draft model that runs out of them only drafts worse, but it must be able
-    to read the prompt.
+    """For each prompt the most tokens that a row of it may hold, the prompt's own included: what was asked for, as far as every
+    model that makes the law or writes text has positions. A draft model that runs out of them only drafts worse, but it must be
+    able to read the prompt.
 
     Raises ContextError where a model has no room for a single new token, InputError where a prompt is rewritten to nothing.
     """
-    deciding = {"target", *steering_models(parts)}
+    deciding = {"target", *steering_models(parts), *parts.writers}
     return [_limit(request, models, parts, deciding, index) for index in range(len(request.prompts))]
 
 

@@ -21,7 +21,7 @@ from treewright.core.selection import Scorer, Selector
 from treewright.core.session import Model, Opening, Session
 from treewright.core.text import Text
 from treewright.core.trace import Trace
-from treewright.engine.detokenize import Decode, TextStream
+from treewright.engine.detokenize import Decode, TextStream, continuation_text
 from treewright.engine.law import PulledLaw, check_draws
 from treewright.engine.ledger import Ledger
 from treewright.engine.limits import prompt_for, row_limits, steering_models
@@ -162,7 +162,9 @@ class Engine:
     def _new_round(self) -> Round:
         claims = self._parts.claims
         if self._run.columns is not None and (self._parts.bonus or self._text.blank is not None):
-            claims = max(1, min(claims, self._run.columns // max(1, len(self._rows))))
+            # A relaxed rule makes a text depend on its drafts, and they must not depend on how many rows there are.
+            sharing = 1 if self._parts.accept is not None else max(1, len(self._rows))
+            claims = max(1, min(claims, self._run.columns // sharing))
         round = Round(
             self._text, self._request, self._sessions, self._randomness, self._memories,
             [row.key for row in self._rows], self._draft_law, claims + self._claims_kept,
@@ -170,12 +172,16 @@ class Engine:
             self._parts.bonus, lambda row, tokens: self._rows[row].would_end(tokens, self._request),
             control=self._parts.control, scorers=self._run.scorers, spell=self._spell,
             layers={name: model.capabilities.layers for name, model in self._run.models.items()},
+            written=self._written, spell_prompt=self._spell_prompt,
         )  # fmt: skip
         round.ask = lambda: self._ask(round)
         return round
 
     def _at_frontier(self, round: Round, law: TargetLaw) -> TargetLaw:
         """The law, once the models that make it have answered at the frontier."""
+        if self._parts.drive is not None:
+            self._score(round)
+            return law
         for name in ("target", *self._steering_models):
             round.answers[name] = self._sessions[name].root()
         return law
@@ -218,7 +224,8 @@ class Engine:
         for name in self._steering_models if self._parts.drive else ("target", *self._steering_models):
             round.answers[name] = self._sessions[name].score(round.forest)
         if self._parts.drive is not None:
-            self._drive(round, self._parts.drive.turns(round))
+            round.turns = self._parts.drive.turns(round)
+            self._drive(round, round.turns)
 
     def _drive(self, round: Round, turns: Sequence[Turn]) -> None:
         """Asks whoever a driver names, and puts each row's answers in the target's place."""
@@ -235,10 +242,19 @@ class Engine:
     def _spell(self, row: int, tokens: Sequence[int]) -> str:
         """The text of tokens that would follow the row's own new tokens."""
         decode, slot = self._run.decode, self._rows[row]
-        if decode is None:
-            return ""
-        before = [*self._run.models["target"].capabilities.own_text(self._request.prompts[slot.prompt]), *slot.tokens]
-        return decode([*before, *tokens])[len(decode(before)) :]
+        return "" if decode is None else continuation_text(decode, [*self._before(slot), *slot.tokens], tokens)
+
+    def _written(self, row: int) -> str:
+        decode, slot = self._run.decode, self._rows[row]
+        return "" if decode is None else continuation_text(decode, self._before(slot), slot.tokens)
+
+    def _before(self, row: Row) -> Sequence[int]:
+        """What the row's text begins with, as the target reads it."""
+        return self._run.models["target"].capabilities.own_text(self._request.prompts[row.prompt])
+
+    def _spell_prompt(self, row: int) -> str:
+        decode = self._run.decode
+        return "" if decode is None else decode(list(self._request.prompts[self._rows[row].prompt]))
 
     def _ask(self, round: Round) -> bool:
         if self._meter.spent():

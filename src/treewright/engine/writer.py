@@ -82,6 +82,8 @@ class Writer:
     def _note(self, round: Round, row: Row, index: int, path: list[int], taken: list[int], asked: int) -> None:
         forest = round.forest
         parent = forest.shape.parent[0 if forest.shape.shared else index].tolist()
-        row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken, asked, row.checks))
+        model = round.turns[index].model if round.turns else "target"
+        calls = asked if model == "target" else 0
+        row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken, calls, row.checks, model))
         if self._logprobs:
             row.logprobs += logprobs(round.answers["target"], index, [0, *path], taken)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -16,16 +16,21 @@ from treewright.models.compiled import CompiledStep
 from treewright.models.masks import Masks
 from treewright.models.memory import Memory
 
+Mix = Mapping[int, tuple[np.ndarray, np.ndarray]]
+"""Tokens and weights [R, m] of what is read in place of a token, by column."""
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
     """What one forward reads: ids and positions [R, B], the masks of its layers, and the positions of the keys it attends to
-    [R or 1, K], which distances go by where a model adds a bias for them (those of closed keys mean nothing)."""
+    [R or 1, K], which distances go by where a model adds a bias for them (those of closed keys mean nothing). mix {column of the
+    block: (tokens [R, m], weights [R, m])}: the embeddings that are read in place of the ids'."""
 
     ids: np.ndarray
     positions: np.ndarray
     masks: Masks
     keys: np.ndarray
+    mix: Mix = field(default_factory=dict)
 
 
 class TreeScorer(Protocol):

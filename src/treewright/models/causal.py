@@ -64,6 +64,7 @@ class CausalModel:
             hidden=True,
             exit_layers=self.head is not None,
             layers=0 if self.layers is None else len(self.layers),
+            embeddings=self._reads_embeddings(),
             vocabulary=int(self.config.vocab_size),
             hidden_size=int(self.config.hidden_size),
             max_length=getattr(self.config, "max_position_embeddings", None),
@@ -116,11 +117,36 @@ class CausalModel:
         In inference mode: a small model's forward is launch overhead, of which autograd's bookkeeping is a fifth.
         """
         positions = torch.from_numpy(block.positions).to(self.device)
+        fed = self._embedded(block) if block.mix else block.ids
         inputs = {"position_ids": positions, "attention_mask": block.masks, "past_key_values": cache}
         if not plans or self.layers is None:
-            return self._call(block.ids, keep, hidden, layers, inputs)
+            return self._call(fed, keep, hidden, layers, inputs)
         with self.layers.running(plans):
-            return self._call(block.ids, keep, hidden, layers, inputs)
+            return self._call(fed, keep, hidden, layers, inputs)
+
+    def _embedded(self, block: Block) -> torch.Tensor:
+        """The embeddings [R, B, H] of a block, mixed where it says so."""
+        embed = self.model.get_input_embeddings()
+        fed = embed(torch.from_numpy(block.ids).to(self.device))
+        for column, (tokens, weights) in block.mix.items():
+            share = torch.from_numpy(weights).to(fed)
+            fed[: len(tokens), column] = (embed(torch.from_numpy(tokens).to(self.device)) * share[..., None]).sum(1)
+        return fed
+
+    @torch.inference_mode()
+    def _reads_embeddings(self) -> bool:
+        """Whether embeddings in place of ids give the same answer; some models keep further embeddings by id."""
+        if self.layout is None or "inputs_embeds" not in self._options:
+            return False
+        mask = torch.zeros(1, 1, 1, 1, dtype=self.dtype, device=self.device)
+        masks: Masks = mask if len(self.windows) == 1 else dict.fromkeys(self.windows, mask)
+        one = np.zeros((1, 1), np.int64)
+        whole = np.zeros((1, 1), np.int64), np.ones((1, 1))
+        try:
+            told, mixed = (self.forward(Block(one, one, masks, one, mix), Probe()) for mix in ({}, {0: whole}))
+        except (AttributeError, TypeError, ValueError):
+            return False
+        return torch.equal(told.logits, mixed.logits)
 
     @torch.inference_mode()
     def go_on(
@@ -136,12 +162,16 @@ class CausalModel:
         with continuing(self.model, lambda: cache.begun):
             return self._call(ids, keep, hidden, layers, inputs)
 
-    def _call(self, ids: np.ndarray, keep: int, hidden: bool, layers: bool, inputs: dict[str, Any]) -> Answers:
+    def _call(self, fed: np.ndarray | torch.Tensor, keep: int, hidden: bool, layers: bool, inputs: dict[str, Any]) -> Answers:
         extra: dict[str, Any] = {"logits_to_keep": keep} if keep and "logits_to_keep" in self._options else {}
         if hidden or layers:
             extra["output_hidden_states"] = True
+        if isinstance(fed, torch.Tensor):
+            extra["inputs_embeds"] = fed
+        else:
+            extra["input_ids"] = torch.from_numpy(fed).to(self.device)
         with attending_to_trees(self.model):
-            output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=True, **inputs, **extra)
+            output = self.model(use_cache=True, **inputs, **extra)
         exits = Exits(torch.stack(output.hidden_states[:-1], dim=2), self.head) if layers and self.head is not None else None
         return Answers(output.logits, output.hidden_states[-1] if hidden else None, exits=exits)
 

@@ -12,11 +12,11 @@ from treewright.core.claims import ABSENT, Forest
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.blocks import Block, TreeScorer
+from treewright.models.blocks import Block, Mix, TreeScorer
 from treewright.models.compiled import LEAST_SLOTS, bucket, key_bucket
 from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
-from treewright.models.own_columns import OwnColumns
+from treewright.models.own_columns import OwnColumns, no_embeddings
 from treewright.models.sizes import KEY_STEP, power_of_two, rounded
 
 CHUNK = 512
@@ -226,7 +226,7 @@ class CausalSession(OwnColumns):
         model, opening = self._model, self._opening
         block, offset = self._block(forest, begin), self._lead - 1 + begin if begin else 0
         rows, count = block.shape
-        static = model.compiled is not None and not begin and not (opening.hidden or opening.layers or plans)
+        static = model.compiled is not None and not begin and not (opening.hidden or opening.layers or plans or forest.mix)
         fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, count)
         keys = self._span(max(1, int(self._stored.max())))
         positions = self._positions(forest, begin)
@@ -244,20 +244,29 @@ class CausalSession(OwnColumns):
             logits = model.compiled(ids, positions, masks, self._memory, self._scratch + keys)  # type: ignore[misc, arg-type]
             answers = Answers(logits[:rows, :count])
         else:
-            answers = self._read(ids, positions, masks, range(offset, offset + count), keys, plans)
+            mix = self._mixed(forest, begin)
+            answers = self._read(ids, positions, masks, range(offset, offset + count), keys, plans, mix)
         share = float(np.mean([plan.share for plan in plans])) if plans else 1.0
         self._record(kind, rows, columns, model.timed() - start, share)
         return answers
 
     def _read(
-        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, slots: range, keys: int, plans: Sequence[LayerPlan]
-    ) -> Answers:
+        self, ids: np.ndarray, positions: np.ndarray, masks: Masks, slots: range, keys: int, plans: Sequence[LayerPlan],
+        mix: Mix | None = None,
+    ) -> Answers:  # fmt: skip
         """One forward, not compiled, that writes into scratch `slots` and attends to scratch and the first `keys` of the text."""
         rows, opening = len(ids), self._opening
         window = self._memory.window(range(rows), slots, range(self._scratch + keys))  # type: ignore[union-attr]
         lie = np.concatenate([self._slot_position, np.broadcast_to(np.arange(keys), (rows, keys))], axis=1)
-        read = Block(ids, positions, masks, lie)
+        read = Block(ids, positions, masks, lie, mix or {})
         return self._model.forward(read, window, hidden=opening.hidden, layers=opening.layers, plans=plans)
+
+    def _mixed(self, forest: Forest, begin: int) -> Mix:
+        """The mixed claims of the block whose first column is `begin`, by their place in it."""
+        if forest.mix and not self._model.capabilities.embeddings:
+            raise no_embeddings()
+        first = begin or 1 - self._lead
+        return {column - first: mix for column, mix in forest.mix.items() if column >= max(begin, 1)}
 
     def _positions(self, forest: Forest, begin: int) -> np.ndarray:
         """Own positions of the block's columns, [R, n]."""

@@ -7,6 +7,13 @@ from itertools import takewhile
 
 import numpy as np
 
+from treewright.core.errors import CapabilityError
+
+
+def no_embeddings() -> CapabilityError:
+    """What a session says to a mixed claim where its model reads nothing but tokens."""
+    return CapabilityError("a claim mixes embeddings and the model reads tokens only; give a model that has embeddings")
+
 
 class OwnColumns:
     """What `Session.adopt` says, kept until the commit. Base of the sessions that answer causal claims."""

@@ -20,7 +20,7 @@ from treewright.core.exits import ExitHead, Exits
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.own_columns import OwnColumns
+from treewright.models.own_columns import OwnColumns, no_embeddings
 
 
 class Reading(NamedTuple):
@@ -50,12 +50,25 @@ class Reader(Protocol):
     ) -> Sequence[tuple[torch.Tensor | None, ...]]: ...
 
 
+Mix = dict[int, tuple[np.ndarray, np.ndarray]]
+"""Tokens [m] and weights [m] that stand at a place of a sequence, by place."""
+
+
+class MixReader(Protocol):
+    """Reads sequences in which some places are mixed."""
+
+    def __call__(self, sequences: list[np.ndarray], mixes: list[Mix]) -> Sequence[tuple[torch.Tensor | None, ...]]: ...
+
+
 class RecomputeSession(OwnColumns):
     """A session that keeps no memory but the tokens, the live answers, and the answer after the last token it has seen."""
 
-    def __init__(self, text: Text, opening: Opening, record: Recorder, read: Reader, head: ExitHead | None = None) -> None:
+    def __init__(
+        self, text: Text, opening: Opening, record: Recorder, read: Reader, head: ExitHead | None = None,
+        read_mixed: MixReader | None = None,
+    ) -> None:  # fmt: skip
         self._text, self._opening, self._record, self._read = text, opening, record, read
-        self._head = head
+        self._head, self._read_mixed = head, read_mixed
         self._own: list[list[int]] = []
         self._root: list[Reading | None] = []
         self._states: list[torch.Tensor | None] = []
@@ -96,6 +109,8 @@ class RecomputeSession(OwnColumns):
         return self.score(Forest(self._text.frontier()))
 
     def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
+        if forest.mix and self._read_mixed is None:
+            raise no_embeddings()
         if self._columns is not None:
             self._start_afresh()
         if plans:
@@ -160,7 +175,14 @@ class RecomputeSession(OwnColumns):
 
     def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> list[Reading]:
         """What is said of each asked (row, path), from some token at or before the frontier to the path's end."""
-        return self._forward([self._sequence(forest, row, path) for row, path in asked], "score")
+        sequences = [self._sequence(forest, row, path) for row, path in asked]
+        if not forest.mix:
+            return self._forward(sequences, "score")
+        mixes = []
+        for (row, path), sequence in zip(asked, sequences, strict=True):
+            places = {column: len(sequence) - len(path) + step for step, column in enumerate(path)}
+            mixes.append({places[at]: (mix[0][row], mix[1][row]) for at, mix in forest.mix.items() if at in places})
+        return self._forward(sequences, "score", mixes=mixes)
 
     def _blank_answers(self, forest: Forest, read: Sequence[Reading]) -> Answers:
         one = read[0].at(0) if read else next(root for root in self._root if root is not None)
@@ -228,9 +250,14 @@ class RecomputeSession(OwnColumns):
         """What the model reads of a row before this place of the text; at least its own prompt."""
         return np.concatenate([self._own[row], self._text.token[row, self._base[row] : end]]).astype(np.int64)
 
-    def _forward(self, sequences: list[np.ndarray], kind: str, plan: LayerPlan | None = None) -> list[Reading]:
+    def _forward(
+        self, sequences: list[np.ndarray], kind: str, plan: LayerPlan | None = None, mixes: list[Mix] | None = None
+    ) -> list[Reading]:
         begin = time.perf_counter()
-        found = self._read(sequences) if plan is None else self._read(sequences, plan)
+        if mixes is not None and self._read_mixed is not None:
+            found = self._read_mixed(sequences, mixes)
+        else:
+            found = self._read(sequences) if plan is None else self._read(sequences, plan)
         read = [Reading(*outputs) for outputs in found]  # type: ignore[arg-type]
         columns = max(len(sequence) for sequence in sequences)
         share = 1.0 if plan is None else plan.share

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from itertools import product
 
 import numpy as np
 import torch
@@ -19,7 +20,7 @@ from treewright.core.layers import LayerPlan
 from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.canvas_session import Answered, CanvasSession
-from treewright.models.recompute import Reading, RecomputeSession
+from treewright.models.recompute import Mix, Reading, RecomputeSession
 
 HIDDEN_SIZE = 4
 
@@ -39,7 +40,7 @@ class Table:
         self.vocabulary, self.seed, self.order, self.sharpness = vocabulary, seed, order, sharpness
         self.like, self.likeness, self.layers = like, likeness, layers
         self.capabilities = Capabilities(
-            vocabulary=vocabulary, hidden=True, hidden_size=HIDDEN_SIZE, exit_layers=True, layers=layers
+            vocabulary=vocabulary, hidden=True, hidden_size=HIDDEN_SIZE, exit_layers=True, layers=layers, embeddings=True
         )
         self._row = lru_cache(maxsize=None)(self._make_row)
         self._depths = lru_cache(maxsize=None)(self._make_depths)
@@ -89,7 +90,25 @@ class Table:
                 for sequence in sequences
             ]  # fmt: skip
 
-        return RecomputeSession(text, opening, record, read, TableHead())
+        def read_mixed(sequences: list[np.ndarray], mixes: list[Mix]) -> list[Reading]:
+            plain = read(sequences)
+            logits = [self._read(one, partial(self.mixed_logits, mix=mix)) for one, mix in zip(sequences, mixes, strict=True)]
+            return [reading._replace(logits=found) for reading, found in zip(plain, logits, strict=True)]
+
+        return RecomputeSession(text, opening, record, read, TableHead(), read_mixed)
+
+    def mixed_logits(self, prefix: Sequence[int], mix: Mix) -> np.ndarray:
+        """The logits [V] after a prefix of which some places are mixed: the mean over all prefixes that it may stand for."""
+        first = max(0, len(prefix) - self.order)
+        places = [
+            list(zip(*mix[place], strict=True)) if place in mix else [(prefix[place], 1.0)] for place in range(first, len(prefix))
+        ]
+        logits = np.zeros(self.vocabulary)
+        for chosen in product(*places):
+            weight = float(np.prod([share for _, share in chosen]))
+            if weight > 0:
+                logits += weight * self.logits([int(token) for token, _ in chosen])
+        return logits
 
     @staticmethod
     def _read(sequence: np.ndarray, function: object) -> torch.Tensor:

@@ -292,4 +292,29 @@ def drafted_columns(llamas) -> Callable[..., list[int]]:
         result = generate(llamas[0], [[5, 9, 11]], method, options, {"draft": llamas[0]}, max_new_tokens=16, ignore_eos=True)[0]
         return [call.columns for call in result.trace.calls if call.kind == "score" and call.model == "draft"]
 
+
+@pytest.fixture(scope="session")
+def tree_case() -> Callable[..., Any]:
+    """tree_case(parts, law, widths, ...): a case over three ragged prompts whose drafts are trees drawn from the role `draft`,
+    judged by `parts().accept` where there is one."""
+    from treewright.core.request import Request, Sampling
+    from treewright.core.roles import Parts
+    from treewright.models.tables import Table
+    from treewright.parts.verify.rejection import Rejection
+    from treewright.testing.drafters import TreeDrafter
+    from treewright.testing.enumerate import Case
+
+    def make(
+        parts: Callable[[], Any], law: str = "delta", widths: tuple[int, ...] = (2, 1), temperature: float = 1.0, row: int = 0,
+        tokens: int = 3, vocabulary: int = 4,
+    ) -> Any:  # fmt: skip
+        target = Table(vocabulary, 3, sharpness=1.3)
+        models = {"target": target, "draft": Table(vocabulary, 7, like=target, likeness=0.6)}
+
+        def joined() -> Parts:
+            return Parts(propose=TreeDrafter(law, widths), verify=Rejection(), claims=16).join(parts())
+
+        prompts = ((1,), (0, 2, 1), (2, 1))
+        return Case(Request(prompts, max_new_tokens=tokens, sampling=Sampling(temperature)), models, joined, row)
+
     return make

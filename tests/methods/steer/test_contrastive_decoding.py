@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from treewright.methods.steer.contrastive_decoding import Config, ContrastiveDecoding
+from treewright.methods.steer.contrastive_decoding import Config, parts
 from treewright.testing.definition import plain_law
 from treewright.testing.enumerate import exact_law, total_variation
 
@@ -14,7 +14,7 @@ NOTHING = (np.array([0]), (0, 0))
 
 
 def steer(**options):
-    return ContrastiveDecoding(Config(**options)).steer(EXPERT, {"amateur": AMATEUR}, *NOTHING)
+    return parts(Config(**options)).steer[0].steer(EXPERT, {"amateur": AMATEUR}, *NOTHING)
 
 
 def test_the_reasoning_form_overturns_what_the_amateur_says_too():

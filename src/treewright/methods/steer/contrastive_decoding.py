@@ -14,15 +14,12 @@ In the original form an amateur that equals the expert ties all plausible tokens
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
-
 from treewright.core.errors import require
 from treewright.core.roles import Parts
-from treewright.parts.steer.own_prompt import OwnPrompt
+from treewright.parts.steer.contrast import Contrast
 
 CARD = {
     "title": "Contrastive Decoding: Open-ended Text Generation as Optimization",
@@ -56,30 +53,6 @@ class Config:
         require(self.amateur_temperature > 0, "amateur_temperature", self.amateur_temperature, "a number > 0")
 
 
-class ContrastiveDecoding(OwnPrompt):
-    """Steering by what the amateur would have said too."""
-
-    models: tuple[str, ...] = ("amateur",)
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-
-    def steer(self, logits: np.ndarray, others: Mapping[str, np.ndarray], prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray:
-        config = self._config
-        expert, amateur = logits.astype(np.float64), others["amateur"].astype(np.float64)
-        if config.form == "reasoning":
-            scores = (1 + config.beta) * expert - config.beta * amateur
-        else:
-            scores = _log_softmax(expert) - _log_softmax(amateur / config.amateur_temperature)
-        with np.errstate(divide="ignore"):
-            plausible = expert >= expert.max() + np.log(config.alpha)
-        return np.where(plausible, scores, -np.inf)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max()
-    return shifted - np.log(np.exp(shifted).sum())
-
-
 def parts(config: Config) -> Parts:
-    return Parts(steer=(ContrastiveDecoding(config),))
+    contrast = Contrast(config.form, config.alpha, config.beta, config.amateur_temperature)
+    return Parts(steer=(contrast,))

@@ -20,17 +20,22 @@ from treewright.parts.verify.sample_then_match import weighted_walk
 
 
 class Rejection:
-    """Verifier that uses the law each claim was drawn by. At temperature 0 it walks as sample-then-match does."""
+    """Verifier that uses the law each claim was drawn by. At temperature 0 it walks as sample-then-match does. A relaxed rule
+    takes the place of `greedy_walk` and `try_children`."""
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         paths, extra = [], []
         for row in range(round.rows):
-            path, token = weighted_walk(round, law, row)[:2] if law.greedy else self._walk(round, law, row)
+            path, token = self.greedy_walk(round, law, row) if law.greedy else self._walk(round, law, row)
             paths.append(path)
             extra.append(token)
         ended = [token < 0 for token in extra]
         weights = [[0.0] * len(path) + [-math.inf if end else 0.0] for path, end in zip(paths, ended, strict=True)]
         return Verdict(paths, extra, log_weight=weights, finished=ended)
+
+    def greedy_walk(self, round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
+        """Accepted columns of a row at temperature 0, and the token after them."""
+        return weighted_walk(round, law, row)[:2]
 
     def _walk(self, round: Round, law: TargetLaw, row: int) -> tuple[list[int], int]:
         children = round.forest.shape.children(row)
@@ -39,7 +44,7 @@ class Rejection:
             target = law.probs(row, column)
             if not target.any():
                 return path, -1
-            accepted, left = self._try_children(round, target, row, column, len(path), children[column])
+            accepted, left = self.try_children(round, target, row, column, len(path), children[column])
             if accepted is None:
                 if left is target:
                     return path, law.draw(row, column)[0]
@@ -47,10 +52,10 @@ class Rejection:
             path.append(accepted)
             column = accepted
 
-    def _try_children(
+    def try_children(
         self, round: Round, target: np.ndarray, row: int, column: int, depth: int, children: list[int]
     ) -> tuple[int | None, np.ndarray]:
-        """The first child that is accepted, or None and the law that remains."""
+        """The first child that is accepted, or None and the law that remains; the very `target` where nothing was refused."""
         forest = round.forest
         source = forest.q.get(column)
         drawn = None if source is None else source[row]
