@@ -12,7 +12,7 @@ from typing import Any
 from treewright.core.errors import InputError
 
 FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
-OPTIONAL = ("scorers", "tables")
+OPTIONAL = ("scorers", "tables", "translated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,8 @@ class Card:
     card: its number in the list of papers, or None. roles: the seats of the round it takes. models: the roles of models
     it needs beside the target ("draft" ...). scorers: what judges its texts, and when. needs: capabilities the target must
     have. claims: names of laws in `treewright.testing` that hold for it. tables: options under which those laws run on exact
-    tables, for a method whose own ones need a certain model or have more outcomes than can be enumerated.
+    tables, for a method whose own ones need a certain model or have more outcomes than can be enumerated. translated: roles whose
+    model may have another tokenizer than the target, and whose ids it is asked in then, "shared" (the target's) or "own".
     """
 
     name: str
@@ -63,6 +64,7 @@ class Card:
     options: tuple[Option, ...]
     summary: str
     tables: tuple[tuple[str, Any], ...] = ()
+    translated: tuple[tuple[str, str], ...] = ()
 
     @property
     def lossless(self) -> bool:
@@ -87,8 +89,7 @@ def read_card(path: Path, family: str) -> Card:
     if literal is None or set(literal) - set(OPTIONAL) != set(FIELDS):
         found = "no CARD" if literal is None else f"fields {', '.join(sorted(literal))}"
         raise InputError(
-            f"method file {path} has {found}; its literal CARD must have {', '.join(FIELDS)}, and may have "
-            f"{' and '.join(OPTIONAL)}"
+            f"method file {path} has {found}; its literal CARD must have {', '.join(FIELDS)}, and may have {', '.join(OPTIONAL)}"
         )
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
     lists = ("aliases", "roles", "models", "needs", "claims")
@@ -104,6 +105,7 @@ def read_card(path: Path, family: str) -> Card:
         scorers=_read_scorers(literal.get("scorers", ())),
         summary=summary,
         tables=tuple(literal.get("tables", {}).items()),
+        translated=tuple(literal.get("translated", {}).items()),
         **sequences,
     )
 

@@ -21,6 +21,7 @@ from treewright.core.request import Request
 from treewright.core.selection import Scorer, Selector
 from treewright.core.session import Capabilities, Session
 from treewright.core.text import Text
+from treewright.core.translation import Translation
 
 
 @dataclass(slots=True)
@@ -36,7 +37,7 @@ class Round:
     the claims that were added since, one forward of each model that makes the law, which then speaks of them too; False
     where the budget is spent, and nothing more should be asked. ask_law: how `frontier_law` gets its answer. control:
     what says when a chain of drafts is long enough. scorers: what judges texts, by role. spell(row, tokens): the text of tokens
-    that would follow the row's own new ones.
+    that would follow the row's own new ones. translations: of the sessions that are asked in ids of their own, by name.
     """
 
     text: Text
@@ -57,6 +58,7 @@ class Round:
     control: Controller | None = None
     scorers: Mapping[str, Scorer] = field(default_factory=dict)
     spell: Callable[[int, Sequence[int]], str] = lambda row, tokens: ""
+    translations: Mapping[str, Translation] = field(default_factory=dict)
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 

@@ -76,6 +76,8 @@ class Engine:
         self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(size.slots))
         self._rounds = 0
         self._steering_models = steering_models(parts)
+        named = ((name, model.capabilities.translation) for name, model in run.models.items())
+        self._translations = {name: translation for name, translation in named if translation is not None}
         self._limits = row_limits(request, run.models, parts)
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
         self._writer = Writer(self._text, request, request.logprobs or parts.logprobs)
@@ -168,7 +170,7 @@ class Engine:
             [row.key for row in self._rows], self._draft_law, claims + self._claims_kept,
             self._run.models["target"].capabilities.vocabulary, self._rounds, [row.log_weight for row in self._rows],
             self._parts.bonus, lambda row, tokens: self._rows[row].would_end(tokens, self._request),
-            control=self._parts.control, scorers=self._run.scorers, spell=self._spell,
+            control=self._parts.control, scorers=self._run.scorers, spell=self._spell, translations=self._translations,
         )  # fmt: skip
         round.ask = lambda: self._ask(round)
         return round
