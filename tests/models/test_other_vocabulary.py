@@ -126,10 +126,10 @@ def tiny(vocabulary: int) -> Any:
     return transformers.LlamaForCausalLM(config).double().eval()
 
 
-@pytest.mark.parametrize("ids", ["shared", "own"])
-def test_memory_is_that_of_a_forward_over_the_text_written_anew(ids):
-    """Claims, accepted and not, corrections outside of the intersection, forks: the root is the model's answer to the own text,
-    which spells the row's."""
+@pytest.mark.parametrize(("ids", "adopted"), [("shared", False), ("shared", True), ("own", False)])
+def test_memory_is_that_of_a_forward_over_the_text_written_anew(ids, adopted):
+    """Claims, accepted and not, numbered as asked and otherwise, corrections outside of the intersection, forks: the root is the
+    model's answer to the own text, which spells the row's."""
     network, table = tiny(len(BYTES)), translator(BYTES)
     prompts = [[B, AB, A], [A], [C3, A9, B, B]]
     text, session = opened(OtherVocabulary(CausalModel(network), table, ids), prompts)
@@ -148,7 +148,9 @@ def test_memory_is_that_of_a_forward_over_the_text_written_anew(ids):
             if ids == "own" and generator.random() < 0.7:  # what the draft wrote becomes text
                 said = table.target.encode(b"".join(BYTES[own.token[row, column]] for column in (1, 3, 5)))[0]
             text.append(row, [*said, int(generator.integers(0, len(TARGET) - 1))])
-            paths.append(path)
+            paths.append([column + 1 for column in path] if adopted else path)
+        if adopted:  # the round has the siblings the other way round
+            session.adopt(np.array([[0, 2, 1, 4, 3, 6, 5]] * 3))
         session.commit(paths)
         if number % 4 == 3:
             text.select([1, 1, 2])

@@ -98,6 +98,35 @@ def test_the_claims_are_the_union_of_both_trees(keep, config, decode, watcher):
     decode(TARGET, "rasd", PROMPTS, options, DRAFT, [watcher(look)], max_new_tokens=25)
 
 
+def test_the_draft_model_keeps_the_answers_of_the_claims_it_was_asked_about(decode, watcher):
+    """A claim's column on the draft model leads down the same tokens; claims that only retrieval made have none."""
+    asked: list[tuple] = []
+
+    class Watched(Table):
+        def open(self, *arguments):
+            session = super().open(*arguments)
+            score, adopt = session.score, session.adopt
+            session.score = lambda forest: (asked.append((forest,)), score(forest))[1]
+            session.adopt = lambda columns: (asked.append((asked[-1][0], columns)), adopt(columns))[1]
+            return session
+
+    def look(outcome) -> int:
+        own, columns = asked[-1]
+        forest, shared = outcome.round.forest, 0
+        for row, column in np.argwhere(columns > 0).tolist():
+            assert own.path_tokens(row, int(columns[row, column])) == forest.path_tokens(row, column)
+            shared += 1
+        known = {(row, *own.path_tokens(row, column)) for row in range(own.rows) for column in range(1, own.columns)}
+        for row, column in np.argwhere((columns < 0) & (forest.token != ABSENT)).tolist():
+            assert (row, *forest.path_tokens(row, column)) not in known
+        return shared
+
+    looks = watcher(look)
+    draft = Watched(6, 9, like=TARGET, likeness=0.7)
+    decode(TARGET, "rasd", PROMPTS, {"depth": 3, "beam": 3, "nodes": 7}, draft, [looks], max_new_tokens=20)
+    assert min(looks.seen[:5]) >= 3
+
+
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_the_tokens_are_those_of_plain_decoding(temperature, decode):
     settings = dict(max_new_tokens=40, sampling=Sampling(temperature), seed=4)

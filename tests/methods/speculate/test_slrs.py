@@ -83,6 +83,13 @@ def test_the_law_with_deeper_beginnings(translated):
         assert total_variation(exact_law(case, 60_000), plain_law(case)) < 1e-12
 
 
+def test_what_the_target_cannot_spell_is_left_out_of_the_law(translated):
+    request = Request(((B,), (A, A)), max_new_tokens=2, sampling=Sampling(1.0))
+    models = translated("own", draft=(b"b", b"x", b"a"))
+    case = Case(request, models, lambda: slrs.parts(slrs.Config(1)))
+    assert total_variation(exact_law(case, 60_000), plain_law(case)) < 1e-12
+
+
 def test_too_many_beginnings_are_refused_in_a_run(translated, decode):
     models = translated("own", target=(b"a", b"b", b"abababab"))
     with pytest.raises(CapabilityError, match=r"more than 2; set slrs\.most higher"):
