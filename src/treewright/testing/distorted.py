@@ -54,6 +54,9 @@ class DistortedSession:
     def states(self, row: int) -> torch.Tensor:
         return self._session.states(row)
 
+    def adopt(self, columns: np.ndarray) -> None:
+        self._session.adopt(columns)
+
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
         self._session.commit(paths)
 
