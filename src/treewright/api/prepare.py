@@ -10,6 +10,7 @@ from treewright.api.job import Job
 from treewright.api.prompts import Prompt, check_context, encode
 from treewright.api.scorers import scorers_of
 from treewright.api.settings import check_ids
+from treewright.api.vocabularies import check_prompts, fitted
 from treewright.core.build import build_parts
 from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, ConstraintError, InputError, UnknownOption
@@ -44,6 +45,7 @@ def prepare(
     constraints = read_constraints(fields.pop("constraint", None), len(ids))
     request = Request(prompts=ids, eos_ids=target.eos_ids, constraints=constraints, **fields)
     check_ids(target, request)
+    check_prompts(others, ids)
     _check_canvas(target, request)
     protocols = {"target": target.protocol, **{role: other.protocol for role, other in others.items()}}
     return Job(target, recipe, request, protocols, compile_constraints(target, request, cards), scorers)
@@ -103,13 +105,7 @@ def _check_models(target: Loaded, cards: Sequence[Card], models: Mapping[str, An
             f"roles used: {', '.join(used) or 'none'}"
         )
     others = {role: other if isinstance(other, Loaded) else load(other) for role, other in models.items()}
-    for role, other in others.items():
-        theirs, ours = other.protocol.capabilities.vocabulary, target.protocol.capabilities.vocabulary
-        if theirs != ours:
-            raise CapabilityError(
-                f"model '{other.name}' for the role '{role}' has a vocabulary of {theirs} tokens and the target "
-                f"'{target.name}' one of {ours}; give a model with the target's tokenizer"
-            )
+    others = {role: fitted(target, role, other, cards) for role, other in others.items()}
     for card in cards:
         for role, needs in card.models_need:
             missing = others[role].protocol.capabilities.missing(needs)

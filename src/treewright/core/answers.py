@@ -13,8 +13,10 @@ from treewright.core.field import Field
 
 
 def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
-    """The ids of the `count` largest of logits [..., V], largest first, on the host; -1 beyond a vocabulary of fewer."""
-    known = logits.topk(min(count, logits.shape[-1]), dim=-1).indices.cpu().numpy()
+    """The ids of the `count` largest of logits [..., V], largest first, on the host; -1 beyond a vocabulary of fewer, and for
+    ids whose logit is -inf: those cannot be drawn."""
+    best = logits.topk(min(count, logits.shape[-1]), dim=-1)
+    known = best.indices.masked_fill(best.values == -torch.inf, ABSENT).cpu().numpy()
     missing = count - known.shape[-1]
     return np.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, missing)], constant_values=ABSENT) if missing else known
 

@@ -12,7 +12,7 @@ from typing import Any
 from treewright.core.errors import InputError
 
 FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
-OPTIONAL = ("scorers", "tables", "arms")
+OPTIONAL = ("scorers", "tables", "arms", "translated")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +47,8 @@ class Card:
     {"draft": ["layers"]}). scorers: what judges its texts, and when. needs: capabilities the target must
     have. claims: names of laws in `treewright.testing` that hold for it. tables: options under which those laws run on exact
     tables, for a method whose own ones need a certain model or have more outcomes than can be enumerated. arms: the option
-    that names other recipes among which it chooses; what they need, it needs.
+    that names other recipes among which it chooses; what they need, it needs. translated: roles whose model may have another
+    tokenizer than the target, and whose ids it is asked in then, "shared" (the target's) or "own".
     """
 
     name: str
@@ -67,6 +68,7 @@ class Card:
     summary: str
     tables: tuple[tuple[str, Any], ...] = ()
     arms: str = ""
+    translated: tuple[tuple[str, str], ...] = ()
 
     @property
     def lossless(self) -> bool:
@@ -91,8 +93,7 @@ def read_card(path: Path, family: str) -> Card:
     if literal is None or set(literal) - set(OPTIONAL) != set(FIELDS):
         found = "no CARD" if literal is None else f"fields {', '.join(sorted(literal))}"
         raise InputError(
-            f"method file {path} has {found}; its literal CARD must have {', '.join(FIELDS)}, and may have "
-            f"{' and '.join(OPTIONAL)}"
+            f"method file {path} has {found}; its literal CARD must have {', '.join(FIELDS)}, and may have {', '.join(OPTIONAL)}"
         )
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
     lists = ("aliases", "roles", "models", "needs", "claims")
@@ -110,6 +111,7 @@ def read_card(path: Path, family: str) -> Card:
         summary=summary,
         tables=tuple(literal.get("tables", {}).items()),
         arms=literal.get("arms", ""),
+        translated=tuple(literal.get("translated", {}).items()),
         **sequences,
     )
 

@@ -21,6 +21,7 @@ from treewright.core.request import Request
 from treewright.core.selection import Scorer, Selector
 from treewright.core.session import Capabilities, Session
 from treewright.core.text import Text
+from treewright.core.translation import Translation
 
 
 @dataclass(slots=True)
@@ -38,7 +39,8 @@ class Round:
     what says when a chain of drafts is long enough. scorers: what judges texts, by role. spell(row, tokens): the text of tokens
     that would follow the row's own new ones. layers: how many each model has, by name; 0 where forwards cannot run a part.
     written(row): what these new tokens spell, and spell_prompt(row) the prompt's own text. turns: whose answers stand in the
-    target's place, row by row; empty where nobody drives.
+    target's place, row by row; empty where nobody drives. translations: of the
+    sessions that are asked in ids of their own, by name.
     """
 
     text: Text
@@ -63,6 +65,7 @@ class Round:
     written: Callable[[int], str] = lambda row: ""
     spell_prompt: Callable[[int], str] = lambda row: ""
     turns: Sequence[Turn] = ()
+    translations: Mapping[str, Translation] = field(default_factory=dict)
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
 

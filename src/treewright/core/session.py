@@ -19,6 +19,7 @@ from treewright.core.claims import Forest
 from treewright.core.errors import ContextError
 from treewright.core.layers import LayerPlan
 from treewright.core.text import Text
+from treewright.core.translation import Translation
 
 
 class Recorder(Protocol):
@@ -41,7 +42,8 @@ class Capabilities:
     from it (encoder-decoders: `max_length` then counts the decoder's positions); None where the text continues the prompt.
     max_prompt: tokens that may be read apart, None without a limit.
 
-    slot_bytes: what the memory holds for one token or claim of a row, 0 where that is not known.
+    slot_bytes: what the memory holds for one token or claim of a row, 0 where that is not known. translation: how ids are read,
+    of a model that is asked in ids of its own; None where they are the target's.
     """
 
     order: str = "left_to_right"
@@ -59,6 +61,7 @@ class Capabilities:
     decoder_start: tuple[int, ...] | None = None
     max_prompt: int | None = None
     slot_bytes: int = 0
+    translation: Translation | None = None
 
     def own_text(self, prompt: Sequence[int]) -> Sequence[int]:
         """What the model's own text begins with: the prompt, or the decoder's start."""

@@ -76,6 +76,8 @@ class Engine:
         self._waiting = deque((p, s) for p in range(len(request.prompts)) for s in range(size.slots))
         self._rounds = 0
         self._steering_models = steering_models(parts)
+        named = ((name, model.capabilities.translation) for name, model in run.models.items())
+        self._translations = {name: translation for name, translation in named if translation is not None}
         self._limits = row_limits(request, run.models, parts)
         self._text = Text(max(self._limits), run.models["target"].capabilities.mask)
         self._writer = Writer(self._text, request, request.logprobs or parts.logprobs)
@@ -150,7 +152,7 @@ class Engine:
         if top is not None:
             for observer in self._parts.observe:
                 if observer.prompt_top:
-                    observer.read_prompts(self._new_round(), prompts, top)
+                    observer.read_prompts(self._new_round(), prompts, top[..., : observer.prompt_top])
 
     def _stream(self, prompt: int) -> TextStream | None:
         run = self._run
@@ -173,6 +175,7 @@ class Engine:
             control=self._parts.control, scorers=self._run.scorers, spell=self._spell,
             layers={name: model.capabilities.layers for name, model in self._run.models.items()},
             written=self._written, spell_prompt=self._spell_prompt,
+            translations=self._translations,
         )  # fmt: skip
         round.ask = lambda: self._ask(round)
         return round

@@ -24,6 +24,7 @@ from treewright.models.causal import CausalModel
 from treewright.models.encoder_decoder import EncoderDecoderModel
 from treewright.models.masked import SHIFTED, MaskedModel
 from treewright.models.random_weights import PREFIX, random_llama
+from treewright.models.spelling import Spelling
 
 BUNDLED = Path(__file__).resolve().parent.parent / "bundled"
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64, "float16": torch.float16}
@@ -62,6 +63,16 @@ class Loaded:
     protocol: Model
     memories: dict[Any, Any] = field(default_factory=dict)
     form: Form = field(default_factory=Form)
+    _spelling: Spelling | None = field(default=None, init=False, repr=False)
+
+    @property
+    def spelling(self) -> Spelling:
+        """What its ids spell. Raises ModelError without a tokenizer, or with one whose tokens spell no bytes of their own."""
+        if self._spelling is None:
+            if self.tokenizer is None:
+                raise ModelError(f"model '{self.name}' has no tokenizer; give one to load()")
+            self._spelling = Spelling.of(self.tokenizer, self.name, self.protocol.capabilities.vocabulary)
+        return self._spelling
 
     @property
     def eos_ids(self) -> tuple[int, ...]:

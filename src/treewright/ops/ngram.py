@@ -26,3 +26,17 @@ def continuation(text: np.ndarray, longest: int, width: int, latest: bool = True
             start = int(candidates[whole - 1 if latest and whole else 0]) + size
             return text[start : start + width]
     return text[:0]
+
+
+def continuations(text: np.ndarray, longest: int, width: int) -> list[np.ndarray]:
+    """Up to `width` tokens behind every earlier occurrence of the last n tokens of text [T], for the largest n from `longest`
+    to 1 that has one; latest first. Cost: as `continuation`."""
+    length = len(text)
+    if width < 1:
+        return []
+    for size in range(min(longest, length - 1), 0, -1):
+        windows = np.lib.stride_tricks.sliding_window_view(text[:-1], size)
+        starts = np.flatnonzero((windows == text[length - size :]).all(-1)) + size
+        if len(starts):
+            return [text[start : start + width] for start in starts[::-1].tolist()]
+    return []

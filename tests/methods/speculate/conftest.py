@@ -317,4 +317,26 @@ def tree_case() -> Callable[..., Any]:
         prompts = ((1,), (0, 2, 1), (2, 1))
         return Case(Request(prompts, max_new_tokens=tokens, sampling=Sampling(temperature)), models, joined, row)
 
+
+TARGET_TOKENS, DRAFT_TOKENS = (b"a", b"b", b"ab"), (b"b", b"ba", b"a")
+"""Two vocabularies over two letters whose merges overlap; they share "a" and "b", under other ids."""
+
+
+@pytest.fixture(scope="session")
+def translated() -> Callable[..., dict[str, Any]]:
+    """translated(ids): a target table over {a, b, ab} and a draft table over {b, ba, a} that is asked in "shared" or "own" ids.
+    Other vocabularies, seeds and inner models may be given."""
+    from treewright.models.other_vocabulary import OtherVocabulary
+    from treewright.models.spelling import Spelling
+    from treewright.models.tables import Table
+    from treewright.models.translator import Translator
+
+    def make(
+        ids: str, target: Sequence[bytes | None] = TARGET_TOKENS, draft: Sequence[bytes | None] = DRAFT_TOKENS, seed: int = 1,
+        **named: Any,
+    ) -> dict[str, Any]:  # fmt: skip
+        inner = named.pop("inner", None) or Table(len(draft), seed + 50)
+        translator = Translator(Spelling(target, **named), Spelling(draft, **named))
+        return {"target": Table(len(target), seed), "draft": OtherVocabulary(inner, translator, ids)}
+
     return make

@@ -27,6 +27,7 @@ CARD = {
     "aliases": ["MSS", "multi-step speculative sampling"],
     "roles": ["propose", "verify"],
     "models": ["draft"],
+    "translated": {"draft": "shared"},
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
 }

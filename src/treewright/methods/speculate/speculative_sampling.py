@@ -24,6 +24,7 @@ CARD = {
     "aliases": ["speculative decoding", "SpS", "Accelerating Large Language Model Decoding with Speculative Sampling"],
     "roles": ["propose", "verify"],
     "models": ["draft"],
+    "translated": {"draft": "shared"},
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
 }
