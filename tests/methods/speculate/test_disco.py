@@ -188,15 +188,15 @@ def test_what_is_learned_is_kept_and_can_be_frozen(rule, decode):
     memories: dict[Any, Any] = {}
     settings = dict(draft=DRAFT, memories=memories, max_new_tokens=40)
     decode(TARGET, drafting(6, {"rule": rule, "window": 30, "every": 5}), PROMPTS, **settings)
-    learned = memories["disco", rule]
+    learned = memories["disco", rule, 0.0]
     assert len(learned.accepted) == len(learned.features) == 30
     if rule == "adaptive":
         scores = np.stack(learned.features)[:, 0]
         assert learned.threshold == roc_threshold(scores, np.array(learned.accepted))
     before, classifier = list(learned.features), learned.classifier
     decode(TARGET, drafting(6, {"rule": rule, "window": 30, "learn": False}), PROMPTS, seed=3, **settings)
-    assert all(one is other for one, other in zip(before, memories["disco", rule].features, strict=True))
-    assert memories["disco", rule].classifier is classifier
+    assert all(one is other for one, other in zip(before, memories["disco", rule, 0.0].features, strict=True))
+    assert memories["disco", rule, 0.0].classifier is classifier
 
 
 def test_classifier_learns_what_decides():

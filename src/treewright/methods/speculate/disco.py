@@ -128,8 +128,8 @@ class Disco:
         self._notes = Notes()
 
     def learned(self, round: Round) -> Learned:
-        """What this rule has learned on the model."""
-        return round.memories.model(("disco", self._config.rule), Learned)
+        """What this rule has learned on the model at the request's temperature."""
+        return round.memories.model(("disco", self._config.rule, round.request.sampling.temperature), Learned)
 
     def claims(self, round: Round) -> int:
         config = self._config
