@@ -41,7 +41,7 @@ CARD = {
     "year": 2024,
     "link": "https://arxiv.org/abs/2405.19715",
     "card": 235,
-    "aliases": ["SpecDec++", "specdecpp", "adaptive candidate lengths"],
+    "aliases": ["specdecpp", "adaptive candidate lengths"],
     "roles": ["control", "observe"],
     "models": [],
     "needs": ["left_to_right"],
