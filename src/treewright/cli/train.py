@@ -14,7 +14,7 @@ from treewright.core.errors import InputError
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="The recipe, such as default, default-masked, or medusa (heads for --model).")],
+    name: Annotated[str, typer.Argument(help="The recipe, such as default, or medusa and specdec_pp (heads for --model).")],
     data: Annotated[Path | None, typer.Option("--data", metavar="DIR", help="The folder that holds the corpora.")] = None,
     out: Annotated[Path | None, typer.Option("--out", metavar="DIR", help="Run folder: checkpoints and tokens.")] = None,
     tokens: Annotated[int | None, typer.Option("--tokens", min=0, help="Training tokens, instead of the recipe's.")] = None,
@@ -25,6 +25,7 @@ def command(
         typer.Option("--teacher", metavar="DIR", help="What a draft or a masked model starts from."),
     ] = None,
     model: Annotated[str | None, typer.Option("--model", help="The model that heads are trained for (else default).")] = None,
+    draft: Annotated[str | None, typer.Option("--draft", help="The draft model of a head that is for a pair.")] = None,
 ) -> None:
     """Train a bundled model from its recipe, or heads beside a model that stays as it is."""
     if data is not None and not data.is_dir():
@@ -37,6 +38,7 @@ def command(
 
     console, plug_in = notes(), PLUG_INS.get(name)
     unused = "--teacher" if plug_in and teacher else "--model" if model and not plug_in else None
+    unused = unused or ("--draft" if draft and not (plug_in and plug_in.draft) else None)
     if unused:
         raise InputError(f"{unused} was given with the recipe '{name}', which does not use it; leave it out")
     if tokens == 0 and plug_in is None:
@@ -47,7 +49,7 @@ def command(
         if plug_in is not None:
             if data is None:
                 raise InputError(f"recipe '{name}' needs the folder that holds the corpora; give --data DIR")
-            finished = run_plug_in(plug_in, data, out, model=model or "default", **settings)
+            finished = run_plug_in(plug_in, data, out, model=model or "default", draft=draft, **settings)
         else:
             finished = train(find_recipe(name), data, out, teacher=teacher, **settings)
     except (ValueError, CheckpointError) as error:

@@ -17,18 +17,29 @@ class Memories:
     def __init__(self, lasting: dict[Hashable, Any]) -> None:
         self._lasting = lasting
         self._rows: dict[Hashable, dict[Hashable, Any]] = {}
+        self._within: tuple[Hashable, ...] = ()
+
+    def within(self, name: Hashable) -> Memories:
+        """The same memory for one of several users that may keep things under equal keys: what it keeps is its own."""
+        own = Memories(self._lasting)
+        own._rows, own._within = self._rows, (*self._within, name)
+        return own
 
     def model(self, key: Hashable, make: Callable[[], T]) -> T:
+        key = self._own(key)
         if key not in self._lasting:
             self._lasting[key] = make()
         return self._lasting[key]
 
     def row(self, row: Hashable, key: Hashable, make: Callable[[], T]) -> T:
         """What is kept under `key` for the row whose key of randomness is `row`."""
-        own = self._rows.setdefault(row, {})
+        key, own = self._own(key), self._rows.setdefault(row, {})
         if key not in own:
             own[key] = make()
         return own[key]
+
+    def _own(self, key: Hashable) -> Hashable:
+        return (self._within, key) if self._within else key
 
     def fork(self, rows: Sequence[Hashable], sources: Sequence[Hashable]) -> None:
         """Row rows[i] continues with a copy of what row sources[i] remembers."""

@@ -41,12 +41,19 @@ class Recipe:
         return self.cards() + [card for arm in self.arms() for card in arm.all_cards()]
 
     def arms(self) -> list[Recipe]:
-        """The recipes that the methods choose among. Raises what `read_method` and `of` raise."""
+        """The recipes that the methods choose among. Raises UnknownOption where they are no list, and what `read_method` and
+        `of` raise."""
         found = []
         for card in self.cards():
             if card.arms:
                 default = next(option.default for option in card.options if option.name == card.arms)
-                found += [Recipe.of(*read_method(arm)) for arm in self.options_of(card.name).get(card.arms, default)]
+                written = self.options_of(card.name).get(card.arms, default)
+                if not isinstance(written, tuple):
+                    raise UnknownOption(
+                        f"option '{card.name}.{card.arms}' is {shown(written)}; allowed: a list of recipes, such as "
+                        '["prompt_lookup","token_recycling:nodes=16"]'
+                    )
+                found += [Recipe.of(*read_method(arm)) for arm in written]
         return found
 
     def roles(self) -> set[str]:

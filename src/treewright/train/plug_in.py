@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -56,18 +56,19 @@ class FrozenTarget:
 
 @dataclass(frozen=True)
 class Finished:
-    """What an export may tell of its training."""
+    """What an export may tell of its training. draft: the draft model's name, where the module is for a pair."""
 
     target: str
     progress: Progress
     blocks: WithSelfText
     mixture: dict[str, float]
+    draft: str = ""
 
 
 class Loss(Protocol[Trained]):
-    """The mean loss of a module over what the target saw, with gradient to the module alone."""
+    """The mean loss of a module over what was read (`Seen`, or `SeenByPair` beside a pair), with gradient to the module alone."""
 
-    def __call__(self, module: Trained, seen: Seen) -> Tensor: ...
+    def __call__(self, module: Trained, seen: Any) -> Tensor: ...
 
 
 @contextmanager

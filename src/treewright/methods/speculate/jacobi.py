@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treewright.core.claims import ABSENT
+from treewright.core.claims import ABSENT, Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.verify.sample_then_match import SampleThenMatch
@@ -48,15 +48,18 @@ class Config:
 
 
 class Jacobi:
-    """Keeps each row's guess for the tokens that follow its text; a new or moved row starts from its last token."""
+    """Keeps each row's guess for the tokens that follow its text; a new or moved row starts from its last token, and so does
+    a row whose round was drafted by somebody else."""
 
     prompt_top = 0
 
     def __init__(self, config: Config) -> None:
         self._config = config
         self._guess: dict[tuple[int, int], np.ndarray] = {}
+        self._forest: Forest | None = None
 
     def propose(self, round: Round) -> None:
+        self._forest = round.forest
         width = min(self._config.block, round.claims - 1)
         if width < 1:
             return
@@ -71,6 +74,9 @@ class Jacobi:
 
     def observe(self, outcome: Outcome) -> None:
         round = outcome.round
+        if round.forest is not self._forest:
+            self._guess.clear()
+            return
         predicted = round.answers["target"].top(1)[..., 0]
         for row, key in enumerate(round.keys):
             corrected = np.where(round.forest.token[row] == ABSENT, ABSENT, predicted[row])
