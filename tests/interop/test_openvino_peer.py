@@ -1,13 +1,12 @@
 """OpenVINO as a peer: what is missing is said in a sentence; on the bundled model in float32 its greedy tokens are transformers'.
 
-The runs need an export of the bundled `default` (and `default-draft`), whose folders stand in TREEWRIGHT_OPENVINO and
-TREEWRIGHT_OPENVINO_DRAFT; benchmarks/README.md says how they are made.
+The runs need the packages of the extra `peers`; the exports are made here.
 """
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
-import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,19 +15,12 @@ import pytest
 import torch
 
 import treewright as tw
-from treewright.core.errors import InputError, TreewrightError
+from treewright.core.errors import CapabilityError, InputError, TreewrightError
 from treewright.interop import openvino_peer
+from treewright.interop.openvino_export import export
 from treewright.interop.peers import PEERS, PeerSettings
 
-EXPORTS = {
-    name: Path(os.environ[variable])
-    for name, variable in (("openvino", "TREEWRIGHT_OPENVINO"), ("openvino:draft", "TREEWRIGHT_OPENVINO_DRAFT"))
-    if variable in os.environ
-}
-INSTALLED = importlib.util.find_spec("openvino_genai") is not None
-runs = pytest.mark.skipif(
-    not INSTALLED or len(EXPORTS) < 2, reason="needs openvino-genai and the exports in TREEWRIGHT_OPENVINO*"
-)
+runs = pytest.mark.skipif(importlib.util.find_spec("openvino_genai") is None, reason="needs treewright[peers]")
 TEXTS = ["Once upon a time there was a little", "def add(a, b):\n    ", "SELECT name FROM", "x = 1\nx = 1\nx ="]
 TOKENS = 48
 
@@ -44,10 +36,18 @@ def prompts(target: Any) -> list[list[int]]:
 
 
 @pytest.fixture(scope="module")
-def opened(target: Any) -> dict[str, Any]:
+def exports(target: Any, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("openvino")
+    export(target, folder / "target")
+    export(tw.load("default-draft"), folder / "draft")
+    return {"openvino": folder / "target", "openvino:draft": folder / "draft"}
+
+
+@pytest.fixture(scope="module")
+def opened(target: Any, exports: dict[str, Path]) -> dict[str, Any]:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    found = {name: openvino_peer.open_peer(name, target, EXPORTS) for name in openvino_peer.NEEDS}
+    found = {name: openvino_peer.open_peer(name, target, exports) for name in openvino_peer.NEEDS}
     torch.set_num_threads(threads)
     return found
 
@@ -59,10 +59,12 @@ def tiny(network: Any) -> Any:
 
 def test_a_missing_folder_is_said_with_the_way_to_make_it(tiny: Any, tmp_path: Path) -> None:
     with pytest.raises(
-        InputError, match=r"needs --export openvino=FOLDER.*pip install optimum-intel.*optimum-cli export openvino"
+        InputError, match=r"needs --export openvino=FOLDER.*python -m treewright.interop.openvino_export MODEL FOLDER"
     ):
         openvino_peer.open_peer("openvino", tiny, {})
-    with pytest.raises(InputError, match=r"no openvino_model.xml is there; make it: .*optimum-cli export openvino"):
+    with pytest.raises(
+        InputError, match=r"no openvino_model.xml is there; make it: python -m treewright.interop.openvino_export MODEL FOLDER"
+    ):
         openvino_peer.open_peer("openvino", tiny, {"openvino": tmp_path})
     (tmp_path / "openvino_model.xml").touch()
     with pytest.raises(InputError, match=r"needs --export openvino:draft=FOLDER"):
@@ -119,8 +121,31 @@ def test_seeds(target: Any, prompts: list[list[int]], opened: Any) -> None:
 
 
 @runs
-def test_an_export_of_other_weights_is_refused(target: Any, tiny: Any) -> None:
+def test_an_export_of_other_weights_is_refused(target: Any, tiny: Any, exports: dict[str, Path]) -> None:
     with pytest.raises(InputError, match="holds other weights than model"):
-        openvino_peer.open_peer("openvino", tiny, EXPORTS)
+        openvino_peer.open_peer("openvino", tiny, exports)
     with pytest.raises(InputError, match="holds other weights than model"):
-        openvino_peer.open_peer("openvino", target, {"openvino": EXPORTS["openvino:draft"]})
+        openvino_peer.open_peer("openvino", target, {"openvino": exports["openvino:draft"]})
+
+
+@runs
+def test_other_models_of_plain_keys_and_values_are_exported(network: Any, tmp_path: Path) -> None:
+    model = tw.load(network("gpt2"))
+    export(model, tmp_path)
+    openvino_peer.check_weights(importlib.import_module("openvino").Core(), tmp_path, model)
+
+
+@runs
+def test_what_cannot_be_exported_is_refused(tmp_path: Path) -> None:
+    from transformers import MistralConfig, MistralForCausalLM
+
+    shape = {
+        "hidden_size": 16,
+        "intermediate_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+        "num_key_value_heads": 2,
+    }
+    windowed = MistralForCausalLM(MistralConfig(vocab_size=24, sliding_window=4, **shape)).eval()
+    with pytest.raises(CapabilityError, match="keeps DynamicSlidingWindowLayer"):
+        export(tw.load(windowed), tmp_path)

@@ -188,9 +188,7 @@ def peer_contestants(
     unknown = [key for key in exports if key not in {need for needs in NEEDS.values() for need in needs}]
     if unknown:
         raise InputError(f"--export {unknown[0]}=...: {choices(unknown[0], dict.fromkeys(sum(NEEDS.values(), ())))}")
-    if tuple(names) == ("none",):
-        return []
-    wanted = list(names)
+    wanted = [] if tuple(names) == ("none",) else list(names)
     if tuple(names) == ("all",):
         wanted = [name for name in PEERS if name != ASSISTED or "draft" in models]
         wanted += [name for name, needs in NEEDS.items() if set(needs) <= set(exports)]

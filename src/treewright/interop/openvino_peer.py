@@ -126,14 +126,15 @@ def check_weights(core: Any, folder: Path, model: Loaded) -> None:
     for constant in core.read_model(folder / "openvino_model.xml").get_ops():
         if constant.get_type_name() != "Constant" or len(constant.get_output_shape(0)) < 2:
             continue
-        weight = own.get(constant.get_friendly_name().removeprefix("self.").replace("_openvino_orig_weight", "weight"))
+        path = constant.get_friendly_name().removeprefix("self.").removeprefix("network.")
+        weight = own.get(path.replace("_openvino_orig_weight", "weight"))
         if weight is None:
             continue
         kind = constant.get_output_element_type(0).get_type_name()
         if kind not in KINDS or not np.array_equal(constant.get_data(dtype=np.float32), weight.float().numpy()):
             raise InputError(
                 f"export '{folder}' holds other weights than model '{model.name}': {constant.get_friendly_name()} ({kind}) "
-                f"differs; export that checkpoint, without --weight-format: {_how(model)}"
+                f"differs; export that checkpoint, not quantized: {_how(model)}"
             )
         known += 1
     if known == 0:
@@ -170,8 +171,5 @@ def _folder(name: str, export: str, model: Loaded | None, exports: Mapping[str, 
 
 def _how(model: Loaded | None) -> str:
     """How an export is made."""
-    checkpoint = "DRAFT" if model is None else network_of(model).name_or_path or "CHECKPOINT"
-    return (
-        "in an environment of its own, pip install optimum-intel, then optimum-cli export openvino "
-        f"--model {checkpoint} --task text-generation-with-past FOLDER"
-    )
+    checkpoint = "DRAFT" if model is None else network_of(model).name_or_path or "MODEL"
+    return f"python -m treewright.interop.openvino_export {checkpoint} FOLDER"
