@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 
 from treewright.api import Loaded, generate
-from treewright.bench.contestants import Ours, Setting, our_contestants, peer_contestants
+from treewright.bench.contestants import Ours, Peer, Setting, our_contestants, peer_contestants
+from treewright.bench.race import Unit, race
+from treewright.bench.speed_report import Field, records, report
 from treewright.core.errors import InputError, UnknownMethod, UnknownOption
+from treewright.interop.peers import PeerRun, PeerSettings
 
 SETTING = Setting(temperature=0.0, rows=1, max_new_tokens=12, seed=0, ignore_eos=True)
 
@@ -66,6 +70,39 @@ def test_peers_that_can_run(tiny: Loaded) -> None:
 
 def test_peers_take_batches_only_where_transformers_does(tiny: Loaded) -> None:
     assert [(p.supports(1), p.supports(8)) for p in peer_contestants(["all"], tiny, {})] == [(True, True), (True, False)]
+
+
+@pytest.mark.parametrize(
+    ("names", "exports", "message"),
+    [
+        (["openvino"], {}, r"needs --export openvino=FOLDER"),
+        (["transformers"], {"openvino": Path("x")}, "--export openvino=...: no peer of this run reads it; peers: transformers"),
+        (["all"], {"openwino": Path("x")}, "--export openwino=...: .*did you mean 'openvino'"),
+        (["all"], {"openvino": Path("x")}, "--export openvino=x: no openvino_model.xml is there"),
+        (["none"], {"openvino": Path("x")}, "--export openvino=...: no peer of this run reads it; peers: none"),
+    ],
+)
+def test_exports_belong_to_peers(tiny: Loaded, names: list[str], exports: dict[str, Path], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        peer_contestants(names, tiny, {}, exports)
+
+
+def test_what_a_peer_does_not_tell_is_a_dash(tiny: Loaded) -> None:
+    def silent(model: Loaded, prompts: object, settings: PeerSettings) -> PeerRun:
+        return PeerRun([[1, 2, 3]], 0.5, None, None)
+
+    contestants = [Ours("plain", "plain", {}, tiny), Peer("silent", tiny, silent, True, options={"precision": "f32"})]
+    units = [Unit("prose", (0,), ((5, 6, 7),))]
+    results = race(contestants, units, SETTING, 1, False, lambda text: None)
+    outcome = results["silent"][0].outcome
+    assert (outcome.model_calls, outcome.row_rounds) == (None, None)
+    found = list(records(Field(SETTING, contestants, results, None), {}))
+    quiet = [record for record in found if record["method"] == "silent"]
+    assert [(one["model_calls"], one["calls_per_token"], one["tokens_per_call"]) for one in quiet] == [(None, None, None)] * len(
+        quiet
+    )
+    line = next(line for line in report(found).splitlines() if "silent (precision=f32)" in line)
+    assert [cell.strip() for cell in line.split("|")][5:7] == ["-", "-"]
 
 
 def test_an_outcome_counts_what_the_trace_counts(tiny: Loaded) -> None:

@@ -1,4 +1,5 @@
-"""What is raced: our methods, and transformers' own generation on the same model object."""
+"""What is raced: our methods, transformers' own generation on the same model object, and runtimes outside torch on the same
+weights."""
 
 from __future__ import annotations
 
@@ -7,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Protocol
 
 from treewright import api
@@ -17,6 +19,7 @@ from treewright.core.errors import InputError, UnknownOption, choices
 from treewright.core.recipe import Recipe, read_method
 from treewright.core.registry import methods
 from treewright.core.result import Result
+from treewright.interop import openvino_peer, peers
 from treewright.interop.peers import PEERS, PeerSettings
 
 TRANSFORMERS = "transformers"
@@ -24,6 +27,8 @@ TRANSFORMERS = "transformers"
 ASSISTED = "transformers:assisted"
 PLAIN = "plain"
 NODES = "nodes"
+NEEDS = openvino_peer.NEEDS
+"""The exports that each peer outside torch reads."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,17 +47,17 @@ class Outcome:
     """What one contestant did with one unit (a prompt, or a batch of them).
 
     tokens: the new tokens of each row. seconds: wall time of the whole call. model_calls: target forwards; for our methods
-    those after the prompts were read, for transformers all. draft_calls: forwards that drafted, of other models or of a part
-    of the target (None: not known). row_rounds: rounds summed over the rows. outside_seconds: time in the loop, outside every
-    forward; drafting_seconds: in forwards that drafted; sizes: how many of the target's forwards had how many columns; depths:
-    how far drafts were accepted (all None for peers).
+    those after the prompts were read, for peers all. row_rounds: rounds summed over the rows. draft_calls: forwards that
+    drafted, of other models or of a part of the target. These three are None where a peer does not tell. outside_seconds: time
+    in the loop, outside every forward; drafting_seconds: in forwards that drafted; sizes: how many of the target's forwards had
+    how many columns; depths: how far drafts were accepted (all None for peers).
     """
 
     tokens: list[list[int]]
     seconds: float
-    model_calls: int
+    model_calls: int | None
     draft_calls: int | None
-    row_rounds: int
+    row_rounds: int | None
     outside_seconds: float | None
     drafting_seconds: float | None = None
     sizes: dict[int, int] | None = None
@@ -64,7 +69,7 @@ class Outcome:
 
 
 class Contestant(Protocol):
-    """Decodes units. `options` and `method` go into the records; `peer` tells transformers from ours; `lossless`: its card
+    """Decodes units. `options` and `method` go into the records; `peer` tells others from ours; `lossless`: its card
     claims plain decoding's law; `roles`: of the models it uses beside the target."""
 
     options: dict[str, Any]
@@ -141,10 +146,13 @@ class Ours:
 
 @dataclass(slots=True)
 class Peer:
-    """transformers' `generate` on the same model; its prompt lookup and assisted decoding take one row only."""
+    """Another library's decoding: transformers' `generate` on the same model, or an opened runtime on the same weights.
+    `batches`: it takes more than one row; transformers' prompt lookup and assisted decoding do not."""
 
     name: str
     loaded: Loaded
+    decode: peers.Peer
+    batches: bool
     draft: Loaded | None = None
     options: dict[str, Any] = field(default_factory=dict)
     lossless: bool = True
@@ -159,32 +167,48 @@ class Peer:
         return set() if self.draft is None else {"draft"}
 
     def supports(self, rows: int) -> bool:
-        return rows == 1 or self.name == TRANSFORMERS
+        return rows == 1 or self.batches
 
     def forget(self) -> None:
         """Nothing to drop: it learns nothing."""
 
     def run(self, prompts: Sequence[Sequence[int]], setting: Setting, seed: int) -> Outcome:
         settings = PeerSettings(setting.max_new_tokens, setting.temperature, seed, setting.ignore_eos, self.draft)
-        result = PEERS[self.name](self.loaded, prompts, settings)
-        rounds = result.model_calls * len(prompts)
-        return Outcome(result.tokens, result.seconds, result.model_calls, None, rounds, None)
+        result = self.decode(self.loaded, prompts, settings)
+        rounds = None if result.model_calls is None else result.model_calls * len(prompts)
+        return Outcome(result.tokens, result.seconds, result.model_calls, result.draft_calls, rounds, None)
 
 
-def peer_contestants(names: Sequence[str], loaded: Loaded, models: Mapping[str, Loaded]) -> list[Contestant]:
-    """The peers called `names`; "all" stands for those that can run, "none" for no peer. Raises InputError."""
-    if tuple(names) == ("none",):
-        return []
-    wanted = list(names)
+def peer_contestants(
+    names: Sequence[str], loaded: Loaded, models: Mapping[str, Loaded], exports: Mapping[str, Path] | None = None
+) -> list[Contestant]:
+    """The peers called `names`; "all" stands for those that can run, "none" for no peer. `exports`: what runtimes outside
+    torch read, by the names of `NEEDS`. Those are opened here. Raises InputError, and what opening raises."""
+    exports = exports or {}
+    unknown = [key for key in exports if key not in {need for needs in NEEDS.values() for need in needs}]
+    if unknown:
+        raise InputError(f"--export {unknown[0]}=...: {choices(unknown[0], dict.fromkeys(sum(NEEDS.values(), ())))}")
+    wanted = [] if tuple(names) == ("none",) else list(names)
     if tuple(names) == ("all",):
         wanted = [name for name in PEERS if name != ASSISTED or "draft" in models]
+        wanted += [name for name, needs in NEEDS.items() if set(needs) <= set(exports)]
     for name in wanted:
-        if name not in PEERS:
-            raise InputError(f"unknown peer '{name}'; {choices(name, [*PEERS, 'all', 'none'])}")
+        if name not in (*PEERS, *NEEDS):
+            raise InputError(f"unknown peer '{name}'; {choices(name, [*PEERS, *NEEDS, 'all', 'none'])}")
         if name == ASSISTED and "draft" not in models:
             raise InputError(f"peer '{name}' needs a draft model; give --with draft=MODEL")
-    found: list[Contestant] = [Peer(name, loaded, models.get("draft") if name == ASSISTED else None) for name in wanted]
-    return found
+    unused = sorted(set(exports) - {need for name in wanted for need in NEEDS.get(name, ())})
+    if unused:
+        raise InputError(f"--export {unused[0]}=...: no peer of this run reads it; peers: {', '.join(wanted) or 'none'}")
+    return [_peer(name, loaded, models, exports) for name in wanted]
+
+
+def _peer(name: str, loaded: Loaded, models: Mapping[str, Loaded], exports: Mapping[str, Path]) -> Contestant:
+    draft = models.get("draft") if name in (ASSISTED, openvino_peer.ASSISTED) else None
+    if name in PEERS:
+        return Peer(name, loaded, PEERS[name], name == TRANSFORMERS, draft)
+    opened = openvino_peer.open_peer(name, loaded, exports, draft)
+    return Peer(name, loaded, opened, True, draft, opened.options)
 
 
 def our_contestants(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import platform
 from importlib import metadata
@@ -13,6 +14,8 @@ import torch
 from treewright.api import Loaded
 
 PACKAGES = ("treewright", "torch", "transformers", "numpy")
+PEERS = ("openvino-genai",)
+"""Packages of peers, which may be missing."""
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -26,8 +29,9 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python and the packages that decide speed."""
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in PACKAGES}}
+    """Versions of Python and the packages that decide speed, those of peers where they are installed."""
+    peers = [name for name in PEERS if importlib.util.find_spec(name.replace("-", "_")) is not None]
+    return {"python": platform.python_version(), **{name: metadata.version(name) for name in (*PACKAGES, *peers)}}
 
 
 def model_record(loaded: Loaded, compiled: bool) -> dict[str, Any]:

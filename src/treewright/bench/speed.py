@@ -77,7 +77,9 @@ def _add_contestants(parser: Parser) -> None:
     add("--nodes", type=_nodes, default=None, metavar="auto|N", help="tree size where a method has the option 'nodes'; auto "
         "measures costs and acceptance first")
     add("--peers", type=listed(str), default=("all",), help="transformers, transformers:prompt_lookup, transformers:assisted, "
-        "all or none")
+        "openvino, openvino:prompt_lookup, openvino:assisted, all (that can run) or none")
+    add("--export", dest="exports", action="append", type=pair, default=[], metavar="NAME=FOLDER", help="the model's weights as "
+        "another runtime reads them: openvino=FOLDER, openvino:draft=FOLDER")
 
 
 def _add_race(parser: Parser) -> None:
@@ -131,7 +133,8 @@ class Bench:
         self._models = {role: load(name, **how) for role, name in args.roles}
         self._ids = [token_ids(self.loaded, prompt.text) for prompt in prompts]
         self._check_context()
-        self._peers = peer_contestants(args.peers, self.loaded, self._models)
+        exports = {name: Path(folder) for name, folder in args.exports}
+        self._peers = peer_contestants(args.peers, self.loaded, self._models, exports)
         self._check_roles(self._ours(None))
         self.context = {
             "task": "speed", "machine": machine(self.loaded.model.device), "versions": versions(),

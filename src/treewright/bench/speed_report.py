@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -67,9 +67,9 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
     chosen = [field.results[contestant.name][index] for index in cell]
     rows = field.setting.rows
     tokens = sum(result.outcome.new_tokens for result in chosen)
-    calls = sum(result.outcome.model_calls for result in chosen)
+    calls = _total(result.outcome.model_calls for result in chosen)
     drafts = [result.outcome.draft_calls for result in chosen if result.outcome.draft_calls is not None]
-    rounds = sum(result.outcome.row_rounds for result in chosen)
+    rounds = _total(result.outcome.row_rounds for result in chosen)
     outside = [result.outside_seconds for result in chosen if result.outside_seconds is not None]
     costs = [result.cost for result in chosen]
     repetitions = [value for result in chosen for value in result.repetitions]
@@ -79,15 +79,22 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
         "lossless": contestant.lossless,
         "temperature": field.setting.temperature, "batch": rows, "units": len(chosen),
         "prompts": [list(result.unit.numbers) for result in chosen], "new_tokens": tokens, "model_calls": calls,
-        "draft_calls": sum(drafts) if drafts else None, "calls_per_token": calls * rows / max(1, tokens),
-        "tokens_per_call": tokens / max(1, rounds), "seconds": sum(cost.seconds for cost in costs),
+        "draft_calls": sum(drafts) if drafts else None,
+        "calls_per_token": None if calls is None else calls * rows / max(1, tokens),
+        "tokens_per_call": None if rounds is None else tokens / max(1, rounds), "seconds": sum(cost.seconds for cost in costs),
         "ms_per_token": 1000 * seconds_per_token(costs), "unit_seconds": [cost.seconds for cost in costs],
         "unit_tokens": [cost.tokens for cost in costs],
-        "outside_ms_per_round": 1000 * sum(outside) / max(1, calls) if outside else None, **_drafting(field, chosen, cell),
+        "outside_ms_per_round": 1000 * sum(outside) / max(1, calls or 0) if outside else None, **_drafting(field, chosen, cell),
         "ratio_to_transformers": _ratio(field, TRANSFORMERS, contestant.name, cell),
         "ratio_to_plain": _ratio(field, PLAIN, contestant.name, cell),
         "repetition": sum(repetitions) / len(repetitions), **_equality(tally),
     }  # fmt: skip
+
+
+def _total(counts: Iterable[int | None]) -> int | None:
+    """The sum, None where a summand is not known."""
+    known = list(counts)
+    return None if None in known else sum(count or 0 for count in known)
 
 
 def _drafting(field: Field, chosen: Sequence[Result], cell: Sequence[int]) -> dict[str, Any]:
@@ -101,7 +108,7 @@ def _drafting(field: Field, chosen: Sequence[Result], cell: Sequence[int]) -> di
         sizes.update(result.outcome.sizes or {})
         drafting += result.outcome.drafting_seconds or 0.0
     plain = [field.results[PLAIN][index] for index in cell]
-    one = sum(result.seconds for result in plain) / max(1, sum(result.outcome.model_calls for result in plain))
+    one = sum(result.seconds for result in plain) / max(1, _total(result.outcome.model_calls for result in plain) or 0)
     return {
         "claims_per_round": depths.claims / max(1, depths.rounds), "tried_by_depth": depths.tried,
         "accepted_by_depth": depths.accepted, "calls_by_columns": {str(size): sizes[size] for size in sorted(sizes)},

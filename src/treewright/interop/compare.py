@@ -205,7 +205,7 @@ def _peer(task: _Task, name: str) -> Callable[[], _Run]:
         peer = PEERS[name](task.model, [task.prompt], settings)
         tokens = peer.tokens[0]
         text = "" if tokenizer is None else str(tokenizer.decode(tokens, skip_special_tokens=True))
-        return _Run(tokens, text, peer.seconds, peer.model_calls, peer.width, None)
+        return _Run(tokens, text, peer.seconds, peer.model_calls or 0, peer.width or 1, None)
 
     return run
 

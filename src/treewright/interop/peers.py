@@ -1,4 +1,5 @@
-"""What transformers itself can do with the same model and prompts: the peers that our methods are compared with.
+"""What transformers itself can do with the same model and prompts: the peers that our methods are compared with. Peers outside
+transformers keep the same contract (`PeerSettings` to `PeerRun`) in files of their own.
 
 Each peer is a function (model, prompts, settings) -> PeerRun. It is called with nothing but the settings: the model's own
 generation config (temperature, penalties, end ids ...) is set aside for the call, and the end ids are those that
@@ -38,12 +39,14 @@ class PeerSettings:
 @dataclass(frozen=True, slots=True)
 class PeerRun:
     """tokens: new tokens of each prompt. seconds: wall time of `generate`. model_calls: forwards of the target, the one
-    that reads the prompt included, since it predicts the first token. width: columns of the widest of the others."""
+    that reads the prompt included, since it predicts the first token. width: columns of the widest of the others.
+    draft_calls: forwards of a draft model. None where a peer does not tell; transformers' calls and width are always known."""
 
     tokens: list[list[int]]
     seconds: float
-    model_calls: int
-    width: int
+    model_calls: int | None
+    width: int | None
+    draft_calls: int | None = None
 
 
 class Peer(Protocol):
