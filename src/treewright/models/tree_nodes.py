@@ -6,7 +6,8 @@ thousand numbers a layer where its state would be near a million.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import Any, NamedTuple
@@ -22,6 +23,7 @@ from treewright.models.states import Copies, StateLayout, StateName, States
 from treewright.models.tree_scan import convolved, replay, scan, windows
 
 MIXER = "Mamba2Mixer"
+_LOCK = threading.Lock()
 
 
 class Kept(NamedTuple):
@@ -86,15 +88,24 @@ class Nodes(Copies):
 
     @contextmanager
     def mixing(self) -> Iterator[None]:
-        """For the length of a forward over the tokens that `grow` gave, the mixers compute trees."""
-        with ExitStack() as stack:
+        """For the length of a forward over the tokens that `grow` gave, with these nodes as its cache, the mixers compute trees.
+        One such forward runs at a time; forwards of other threads, which have other caches, are the model's own."""
+        with _LOCK, ExitStack() as stack:
             for layer, mixer in self._mixers.items():
-                stack.enter_context(replaced(mixer, partial(self._mix, layer, mixer)))
+                stack.enter_context(replaced(mixer, partial(self._forward, layer, mixer, mixer.forward)))
             yield
         self.read = self.token.shape[1]
 
-    def _mix(self, layer: int, mixer: Any, hidden_states: torch.Tensor, *_: Any, **__: Any) -> torch.Tensor:
-        """The forward of a mixer, [R, Q, hidden]; what else its block hands over speaks of chains."""
+    def _forward(
+        self, layer: int, mixer: Any, own: Callable[..., torch.Tensor], hidden_states: torch.Tensor,
+        cache_params: Copies | None = None, **rest: Any,
+    ) -> torch.Tensor:  # fmt: skip
+        if cache_params is not self:
+            return own(hidden_states, cache_params=cache_params, **rest)
+        return self._mix(layer, mixer, hidden_states)
+
+    def _mix(self, layer: int, mixer: Any, hidden_states: torch.Tensor) -> torch.Tensor:
+        """What a mixer gives for the nodes that are read, [R, Q, hidden]."""
         projected = mixer.in_proj(hidden_states)
         gate, inputs, steps = projected.split([mixer.intermediate_size, mixer.conv_dim, mixer.num_heads], dim=-1)
         known = self._kept.get(layer)
