@@ -31,6 +31,7 @@ from treewright.models.recurrent import continues, state_layout
 from treewright.models.recurrent_session import RecurrentSession
 from treewright.models.scans import continuing
 from treewright.models.states import Copies, StateLayout
+from treewright.models.tree_scan_session import TreeScanSession, tree_mixers
 
 FULL = "full_attention"
 SLIDING = "sliding_attention"
@@ -41,8 +42,9 @@ class CausalModel:
 
     windows: layer type -> sliding window or None. layout: what the memory must hold; None where the model cannot score a
     tree in one forward. states: what a recurrent or hybrid model keeps for each row, where its forwards go on from that
-    rightly; a model with neither uses `RecomputeSession`. compiled: the static verify step, None for eager. head: the way
-    from hidden states to logits, None where it cannot be found.
+    rightly; a model with neither uses `RecomputeSession`. mixers: a Mamba-2's, by layer, where its trees can be scanned in one
+    forward. compiled: the static verify step, None for eager. head: the way from hidden states to logits, None where it cannot
+    be found.
     """
 
     def __init__(self, model: PreTrainedModel, compile: bool = False) -> None:
@@ -56,11 +58,12 @@ class CausalModel:
         self.windows: dict[str, int | None] = {}
         self.layout: Layout | None = self._probe() if self._may_hold_trees() else None
         self.states: StateLayout | None = None if self.layout is not None else self._find_states()
+        self.mixers = None if self.states is None else tree_mixers(self, self.states)
         self.head = find_head(model)
         self.layers = find_layers(model) if self.states is None else None
         self.compiled = CompiledStep(model) if compile and self.layout is not None else None
         self.capabilities = Capabilities(
-            tree="native" if self.layout is not None else "unrolled",
+            tree="unrolled" if self.layout is None and self.mixers is None else "native",
             hidden=True,
             exit_layers=self.head is not None,
             layers=0 if self.layers is None else len(self.layers),
@@ -181,6 +184,8 @@ class CausalModel:
                 f"exit layers were asked of a {type(self.model).__name__}, whose final norm and output matrix could not be "
                 "found; use a model that has exit_layers"
             )
+        if self.states is not None and self.mixers is not None:
+            return TreeScanSession(self, self.states, self.mixers, text, opening, record)
         if self.states is not None:
             return RecurrentSession(self, self.states, text, opening, record)
         if self.layout is None:

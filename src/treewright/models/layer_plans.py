@@ -51,11 +51,11 @@ class Layers:
                 attention = [number in plan.attention for plan in plans]
                 mlp = [number in plan.mlp for plan in plans]
                 if not any(attention) and not any(mlp):
-                    stack.enter_context(_replaced(parts.layer, _pass_on))
+                    stack.enter_context(replaced(parts.layer, _pass_on))
                     continue
                 for module, rows, results in zip((parts.attention, parts.mlp), (attention, mlp), parts.results, strict=True):
                     if not all(rows):
-                        stack.enter_context(_replaced(module, _only(module, rows, results)))
+                        stack.enter_context(replaced(module, _only(module, rows, results)))
             if plans[0].group > 1:
                 stack.enter_context(self._side_by_side(plans[0].group))
             yield
@@ -74,7 +74,7 @@ class Layers:
                     hook = parts.layer.register_forward_pre_hook(enter, with_kwargs=True)
                     stack.callback(hook.remove)
                 else:
-                    stack.enter_context(_replaced(parts.attention, _reading(parts, entered)))
+                    stack.enter_context(replaced(parts.attention, _reading(parts, entered)))
             yield
 
 
@@ -116,7 +116,8 @@ def _first_input(inputs: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor
 
 
 @contextmanager
-def _replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
+    """For the length of the context, `module` computes `forward`."""
     own = module.__dict__.get("forward")
     module.forward = forward
     try:

@@ -145,6 +145,17 @@ class States:
                     plane[row, :, start : start + count] = written[position, :, span : span + count]
         self.stored[list(rows)] += count
 
+    def held(self, name: StateName) -> torch.Tensor:
+        """A state of all rows [R, ...], not to be written to."""
+        return self._states[name][: len(self.stored)]
+
+    @torch.inference_mode()
+    def move(self, states: dict[StateName, torch.Tensor], counts: np.ndarray) -> None:
+        """Every row's states become `states`, counts [R] tokens further on; for models that attend nowhere."""
+        for name, state in states.items():
+            self._states[name][: len(self.stored)] = state
+        self.stored = self.stored + counts
+
     @torch.inference_mode()
     def select(self, rows: Sequence[int]) -> None:
         """Row i becomes a copy of row rows[i], states and keys together."""
