@@ -92,7 +92,7 @@ def cells(drafters: Sequence[str] | None = None, pairwise: bool = False) -> list
     them, chosen so that every two values of different axes meet in at least one."""
     cards = methods()
     chosen = drafters or [card.name for card in cards if card.lossless and "propose" in card.roles and _fits_tables(card.needs)]
-    steering = [NONE, PENALTIES, *(c.name for c in cards if "composable" in c.claims and "steer" in c.roles)]
+    steering = [NONE, PENALTIES, *(c.name for c in cards if "composable" in c.claims and set(c.roles) == {"steer"})]
     axes = (list(chosen), list(ON_TABLES), steering, [GREEDY, SAMPLING])
     every = [Cell(*values) for values in itertools.product(*axes)]
     return _covering(every) if pairwise else every

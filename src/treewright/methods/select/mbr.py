@@ -40,6 +40,7 @@ CARD = {
     "models": [],
     "needs": ["left_to_right"],
     "claims": ["selects"],
+    "tables": {"candidates": 4},
 }
 
 Utility = Callable[[str, str], float]

@@ -35,6 +35,7 @@ CARD = {
     "models": [],
     "needs": ["left_to_right"],
     "claims": ["selects"],
+    "tables": {"candidates": 4},
 }
 
 

@@ -41,7 +41,7 @@ CARD = {
     "models": ["draft"],
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
-    "tables": {"nodes": 3, "depth": 2},
+    "tables": {"nodes": 2, "depth": 2},
 }
 
 PRIOR = (0.6, 0.12, 0.06, 0.035, 0.025, 0.02, 0.015, 0.012, 0.01, 0.008, 0.007, 0.006, 0.005, 0.005, 0.004, 0.004)

@@ -38,6 +38,7 @@ CARD = {
     "translated": {"draft": "own"},
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
+    "tables": {"tokens": 2},
 }
 
 

@@ -36,7 +36,7 @@ CARD = {
     "models": ["draft", "draft2"],
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
-    "tables": {"chain": 2, "levels": 1, "top_k": 2, "nodes": 2},
+    "tables": {"chain": 1, "levels": 1, "top_k": 2, "nodes": 2},
 }
 
 

@@ -27,6 +27,7 @@ CARD = {
     "translated": {"draft": "shared"},
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
+    "tables": {"tokens": 2},
 }
 
 

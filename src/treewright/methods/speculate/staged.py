@@ -38,7 +38,7 @@ CARD = {
     "models": ["draft"],
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
-    "tables": {"nodes": 2},
+    "tables": {"nodes": 1},
 }
 
 

@@ -47,7 +47,7 @@ CARD = {
     "models": [],
     "needs": ["left_to_right", "tree"],
     "claims": ["lossless"],
-    "tables": {"nodes": 3},
+    "tables": {"nodes": 2},
 }
 
 
