@@ -171,13 +171,13 @@ def one_claim_more_than_was_accepted(patch: Patch) -> Check:
 
 def siblings_by_falling_probability(patch: Patch) -> Check:
     class Verifier(Rejection):
-        def _try_children(
+        def try_children(
             self, round: Round, target: np.ndarray, row: int, column: int, depth: int, children: list[int]
         ) -> tuple[int | None, np.ndarray]:
             q = round.forest.q.get(column)
             if q is not None:
                 children = sorted(children, key=lambda child: -q[row, round.forest.token[row, child]])
-            return super()._try_children(round, target, row, column, depth, children)
+            return super().try_children(round, target, row, column, depth, children)
 
     return table_law(PAIR, alter=lambda parts: replace(parts, verify=Verifier()))
 
@@ -214,12 +214,12 @@ def constraint_after_the_accept_ratio(patch: Patch) -> Check:
             free = PulledLaw(round, replace(law._parts, constrain=()))  # type: ignore[attr-defined]
             return super().verify(round, law if law.greedy else free)
 
-        def _try_children(
+        def try_children(
             self, round: Round, target: np.ndarray, row: int, column: int, depth: int, children: list[int]
         ) -> tuple[int | None, np.ndarray]:
             allowed = self.fenced.probs(row, column) > 0
             children = [child for child in children if allowed[round.forest.token[row, child]]]
-            accepted, left = super()._try_children(round, target, row, column, depth, children)
+            accepted, left = super().try_children(round, target, row, column, depth, children)
             left = np.where(allowed, left, 0.0)
             return accepted, left if left.any() else self.fenced.probs(row, column)
 

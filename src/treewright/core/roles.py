@@ -124,6 +124,8 @@ class Verdict:
     paths[r]: accepted columns in order. extra [R]: a token appended after them, -1 for none. log_weight[r]: one entry for
     each token offered, in order; entries of tokens that a stop cuts off do not count, and an entry where no token is
     offered does (a dead end weighs -inf). None: all zero. finished [R]: end these rows now, with the reason "dead_end".
+    written[r]: (column, token) pairs that follow the extra token, each predicted at its column and claimed by nobody. They
+    are text that no session has read; the next round reads them with its claims.
 
     Any-order families only: fills[r] are (slot, token) pairs written after the path's claims, revoked[r] slots that are
     opened again, and slots before final[r] are settled for good (None: all up to the first open one).
@@ -141,6 +143,7 @@ class Verdict:
     final: list[int] | None = None
     log_weight: list[list[float]] | None = None
     finished: list[bool] | None = None
+    written: list[list[tuple[int, int]]] | None = None
     rows: list[int] | None = None
     completed: list[Completion] = field(default_factory=list)
     dropped: list[bool] | None = None
@@ -279,8 +282,9 @@ class Parts:
     the target before the first forward; they raise CapabilityError where trained weights are for another model. `writers`: the
     models that a driver lets write text beside the target; rows are no longer than these have positions. `form`: what
     the model itself asks of every text, a part of its law and never a weight. `whole_laws`: the verifier reads whole laws at
-    temperature 0 as well. `one_law`: several texts share the answers of a claim, so what would change it by a text (steering,
-    constraints, penalties) is refused. `greedy`: True for what works only at temperature 0, False for what works only above.
+    temperature 0 as well. `one_law`: a claim's answers are shared by several texts, or read behind placeholders, so
+    what would change them by a text (steering, constraints, penalties) is refused. `greedy`: True for what works only at
+    temperature 0, False for what works only above.
     """
 
     propose: Proposer | None = None

@@ -28,8 +28,13 @@ def check_draws(parts: Parts, request: Request) -> None:
         raise InputError(f"temperature is {request.sampling.temperature:g} and this method {wanted}")
     if parts.one_law and (parts.steer or parts.constrain or parts.form or request.sampling.history):
         raise CompositionError(
-            "the texts of this method share one answer of the model, so nothing can be asked of each of them; leave out "
-            "steering, constraints and penalties"
+            "the texts of this method share one answer of the model, or placeholders hide their last tokens from it, so nothing "
+            "can be asked of each of them; leave out steering, constraints and penalties"
+        )
+    if parts.accept is not None and not parts.bonus:
+        raise CompositionError(
+            "a rule of acceptance judges drafts, and the claims of this method are no drafts but its definition; join the rule "
+            "with a drafter, such as token_recycling"
         )
     if parts.draw is None or not parts.constrain:
         return

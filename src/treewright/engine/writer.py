@@ -42,20 +42,22 @@ class Writer:
             offered = [int(claimed[column]) for column in path]
             if extra >= 0:
                 offered.append(extra)
+            written = [] if verdict.written is None else verdict.written[index]
             if self._text.blank is None:
-                taken = self._accept(index, row, offered)
+                taken = self._accept(index, row, offered + [token for _, token in written])
                 row.fresh = taken
                 self._text.append(index, taken)
                 if len(taken) < len(offered):
                     path = verdict.paths[index] = path[: len(taken)]
                     verdict.extra[index] = -1
+                del written[max(0, len(taken) - len(offered)) :]
             else:
                 taken = self._fill(round, index, row, verdict, offered)
             if verdict.log_weight is not None:
                 given = verdict.log_weight[index]
                 # What was drawn after the row's end counts no more than the tokens that were.
                 row.log_weight += sum(given if row.finish is None else given[: len(taken)])
-            self._note(round, row, index, path, taken, asked)
+            self._note(round, row, index, path, taken, asked, [column for column, _ in written])
             emitted.append(taken)
         return Outcome(round, verdict, emitted)
 
@@ -79,11 +81,14 @@ class Writer:
         row.fresh = row.accept(settled, self._request, int(self._text.length[index]) - start) if settled else []
         return offered + [token for _, token in fills]
 
-    def _note(self, round: Round, row: Row, index: int, path: list[int], taken: list[int], asked: int) -> None:
+    def _note(
+        self, round: Round, row: Row, index: int, path: list[int], taken: list[int], asked: int, beyond: Sequence[int] = ()
+    ) -> None:
+        """Adds the round to the row's account; beyond: the columns at which tokens behind the extra one were predicted."""
         forest = round.forest
         parent = forest.shape.parent[0 if forest.shape.shared else index].tolist()
         model = round.turns[index].model if round.turns else "target"
         calls = asked if model == "target" else 0
         row.steps.append(Step(row.sample, forest.token[index].tolist(), parent, list(path), taken, calls, row.checks, model))
         if self._logprobs:
-            row.logprobs += logprobs(round.answers["target"], index, [0, *path], taken)
+            row.logprobs += logprobs(round.answers["target"], index, [0, *path, *beyond], taken)

@@ -18,3 +18,13 @@ def within_vocabulary(option: str, tokens: int) -> Callable[[Capabilities], None
             )
 
     return check
+
+
+def known_token(option: str, token: int) -> Callable[[Capabilities], None]:
+    """A check for `Parts.fits`: an option that names a token id names one that the model has. It raises UnknownOption."""
+
+    def check(has: Capabilities) -> None:
+        if token >= has.vocabulary:
+            raise UnknownOption(f"option '{option}' is {token}; allowed: a token id from 0 to {has.vocabulary - 1}")
+
+    return check

@@ -90,10 +90,12 @@ class Auditor:
             return
         for row, emitted in enumerate(outcome.emitted):
             written = text.of(row)[len(text.of(row)) - len(emitted) :].tolist()
-            accepted = [int(forest.token[row, column]) for column in verdict.paths[row]]
-            if written != emitted or accepted != emitted[: len(accepted)]:
+            told = [int(forest.token[row, column]) for column in verdict.paths[row]]
+            told += [verdict.extra[row]] if verdict.extra[row] >= 0 else []
+            told += [token for _, token in verdict.written[row]] if verdict.written is not None else []
+            if written != emitted or told != emitted:
                 raise LawBroken(
-                    f"row {row}: observers heard of accepted claims {accepted} and tokens {emitted}, the text ends in "
+                    f"row {row}: observers heard of a verdict for {told} and of tokens {emitted}, the text ends in "
                     f"{written}; a verdict must be cut at stops and limits before anyone learns from it"
                 )
             if ABSENT in emitted:

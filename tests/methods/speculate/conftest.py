@@ -317,6 +317,8 @@ def tree_case() -> Callable[..., Any]:
         prompts = ((1,), (0, 2, 1), (2, 1))
         return Case(Request(prompts, max_new_tokens=tokens, sampling=Sampling(temperature)), models, joined, row)
 
+    return make
+
 
 TARGET_TOKENS, DRAFT_TOKENS = (b"a", b"b", b"ab"), (b"b", b"ba", b"a")
 """Two vocabularies over two letters whose merges overlap; they share "a" and "b", under other ids."""

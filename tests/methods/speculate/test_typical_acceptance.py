@@ -150,6 +150,11 @@ def test_what_drafts_nothing_is_no_company(other):
         Recipe.of(f"{other}+typical_acceptance")
 
 
+def test_claims_that_are_no_drafts_are_no_company():
+    with pytest.raises(CompositionError, match="no drafts but its definition"):
+        treewright.generate(load(Table(6, 0)), [1, 2], "contrastive_search+typical_acceptance", max_new_tokens=3)
+
+
 @pytest.mark.parametrize("options", [{"threshold": -0.1}, {"threshold": 1.1}, {"alpha": -1.0}], ids=str)
 def test_bad_options_are_refused(options):
     with pytest.raises(UnknownOption, match=next(iter(options))):
