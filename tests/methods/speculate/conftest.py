@@ -292,6 +292,8 @@ def drafted_columns(llamas) -> Callable[..., list[int]]:
         result = generate(llamas[0], [[5, 9, 11]], method, options, {"draft": llamas[0]}, max_new_tokens=16, ignore_eos=True)[0]
         return [call.columns for call in result.trace.calls if call.kind == "score" and call.model == "draft"]
 
+    return make
+
 
 @pytest.fixture(scope="session")
 def tree_case() -> Callable[..., Any]:
