@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from treewright.parts.control.cost import SLOPE, RoundCost, best_size
+from treewright.parts.control.cost import SLOPE, RoundCost
 
 
 def test_before_anything_is_measured_a_claim_costs_what_is_expected():
@@ -32,7 +32,14 @@ def test_a_pause_of_the_machine_is_no_cost():
     cost = RoundCost()
     for turn in range(60):
         cost.update(8, 1.0 if turn % 10 == 3 else 0.01)
-    assert cost.at([8])[0] == pytest.approx(0.01, rel=0.05)
+    assert cost.at([8])[0] == pytest.approx(0.011, rel=0.05)
+
+
+def test_a_size_that_had_a_bad_moment_is_not_shunned_for_ever():
+    cost = RoundCost()
+    for size, seconds in [(8, 0.03)] * 2 + [(4, 0.03)] * 4 + [(4, 0.01)] * 120:
+        cost.update(size, seconds)
+    assert cost.at([8])[0] < 1.15 * cost.at([4])[0]
 
 
 def test_a_machine_that_changes_is_followed():
@@ -40,9 +47,7 @@ def test_a_machine_that_changes_is_followed():
     for seconds in (0.01, 0.03):
         for _ in range(40):
             cost.update(4, seconds)
+    assert cost.at([4])[0] == pytest.approx(0.02, rel=0.05)
+    for _ in range(256):
+        cost.update(4, 0.03)
     assert cost.at([4])[0] == pytest.approx(0.03, rel=0.05)
-
-
-def test_the_size_with_most_tokens_a_second():
-    assert best_size([1.0, 1.9, 2.0], [1.0, 1.2, 1.9]) == 1
-    assert best_size([1.0, 1.0], [1.0, 1.0]) == 0

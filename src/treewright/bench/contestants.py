@@ -215,11 +215,12 @@ def our_contestants(
     names: Sequence[str], settings: Sequence[tuple[str, Any]], nodes: int | None, loaded: Loaded, models: Mapping[str, Loaded]
 ) -> list[Contestant]:
     """Our methods, plain first. A name may carry options of its own, "token_recycling:nodes=15"; "all" stands for every
-    lossless method that fits the model and whose other models are at hand. `settings`: [METHOD.]OPTION and value, for the
+    lossless method that drafts, fits the model and whose other models are at hand. `settings`: [METHOD.]OPTION and value, for the
     methods that have the option. `nodes` sets the tree size of methods that have one and were not given it. Raises what the
     api raises."""
     if tuple(names) == ("all",):
-        names = [c.name for c in methods() if c.lossless and set(c.models) <= set(models) and api.fits(loaded, c.name)]
+        drafting = [card for card in methods() if card.lossless and "propose" in card.roles and set(card.models) <= set(models)]
+        names = [card.name for card in drafting if api.fits(loaded, card.name)]
     chosen = [(name, *read_method(name)) for name in names if name != PLAIN]
     unused = [key for key, _ in settings]
     built: list[Contestant] = []

@@ -31,7 +31,7 @@ def sure(guesser_of, round, path):
 
 
 def test_a_long_tree_where_claims_are_cheap_and_none_where_they_are_dear(round_of):
-    for dear, least, most in ((0.0, 5, 17), (2.0, 1, 1)):
+    for dear, least, most in ((0.0, 4, 17), (2.0, 1, 1)):
         method, round = Auto(Config(nodes=16)), round_of([[1]], claims=64)
         sure(method._guesser, round, range(1, 40))
         costing(round, _1=1.0, _16=1.0 + 15 * dear)
@@ -86,3 +86,11 @@ def test_what_was_learned_stays_with_the_model(decode):
 def test_a_text_that_repeats_itself_takes_few_rounds(decode):
     target = Table(5, seed=1, order=1, sharpness=9)
     assert decode(target, "auto", [[1]], max_new_tokens=200).rounds() < 60
+
+
+def test_without_adapting_every_round_has_as_many_claims_as_there_are(decode):
+    target, widths = Table(9, seed=3, sharpness=2.5), []
+    watch = SimpleNamespace(prompt_top=0, read_prompts=None, observe=lambda outcome: widths.append(outcome.round.forest.columns))
+    found = decode(target, "auto", [[1, 2, 3]], {"nodes": 5, "adapt": False}, observers=[watch], max_new_tokens=40)
+    assert found.tokens == decode(target, "plain", [[1, 2, 3]], max_new_tokens=40).tokens
+    assert max(widths) == 6 and widths.count(6) > 0.6 * len(widths)

@@ -1,12 +1,13 @@
-"""Auto: one token tree out of everything that is known without a draft model, as large as it pays at this moment.
+"""Auto: one token tree out of everything that is known without a draft model, while drafting pays.
 
 Ours, no paper. A claim's children are what the target itself last predicted after the last three, two and one tokens (the idea
 of Token Recycling with longer contexts) and what followed in the row's own text the last time its end occurred (prompt lookup).
 How often a child of each kind is the one that comes is counted as the text is written, for each row, with all rows of the model
-as its prior; so a claim has a chance, and the tree takes the claim with the largest next. What rounds of each size cost is
-measured as they run. Claims are taken while tokens per second rise, the whole batch together; where no size beats a round
-without claims there are none, and that is plain decoding. So a text that only repeats itself gets long chains, code gets wide
-trees, noise gets nothing, each as soon as it is so.
+as its prior; so a claim has a chance, and the tree takes the claim with the largest next, until none has a chance worth naming.
+What rounds cost is measured as they run: where the trees of the whole batch do not promise more tokens a second than a round
+without claims, there are none, and that is plain decoding. So a text that only repeats itself gets long chains, code gets wide
+trees, noise gets nothing, each as soon as it is so. (Choosing the number of claims from the measured costs as well was tried and
+lost to a fixed number, docs/log.md.)
 
 Cost: one target call a round, no other model; building 32 claims takes about 0.3 ms. Lossless: greedy walk at temperature 0,
 sample-then-match above it. Counts, costs and predictions stay with the model from one generation to the next.
@@ -22,7 +23,7 @@ import numpy as np
 from treewright.core.claims import ABSENT, Shape
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
-from treewright.parts.control.cost import RoundCost, best_size
+from treewright.parts.control.cost import RoundCost
 from treewright.parts.propose.guesses import Guesser, Tree, Writing
 from treewright.parts.propose.successors import Successors
 from treewright.parts.verify.sample_then_match import SampleThenMatch
@@ -39,7 +40,6 @@ CARD = {
     "claims": ["lossless"],
 }
 
-SIZES = (1, 2, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 FLOOR = 0.004
 """A claim of a smaller chance is never worth a column."""
 PROBE = 96
@@ -49,12 +49,14 @@ PROBE = 96
 @dataclass(frozen=True)
 class Config:
     """
-    nodes: the most claims a round for each row
+    nodes: the most claims a round for each row; choose it from `treewright bench verify-cost`
     k: predictions kept for each context
+    adapt: leave out claims of too small a chance, and all of them where they do not pay; False takes `nodes`, whatever they cost
     """
 
-    nodes: int = 63
+    nodes: int = 23
     k: int = 8
+    adapt: bool = True
 
     def __post_init__(self) -> None:
         require(1 <= self.nodes <= 63, "nodes", self.nodes, "an integer from 1 to 63")
@@ -66,7 +68,6 @@ class Auto:
 
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
-        self._worth = FLOOR
         self._since_plain = 0
 
     def _guesser(self, round: Round) -> Guesser:
@@ -83,23 +84,20 @@ class Auto:
 
     def propose(self, round: Round) -> None:
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
-        if most < 1 or self._since_plain >= PROBE:
+        if most < 1 or (self._config.adapt and self._since_plain >= PROBE):
             return
         guesser, deepest = self._guesser(round), round.deepest.tolist()
-        trees = [guesser.tree(self._writing(round, row), most, deepest[row], self._worth) for row in range(round.rows)]
-        gained = np.zeros(most + 1)
-        for tree in trees:
-            gained[1 : len(tree)] += tree.chances[1:]
-        gained = round.rows + gained.cumsum()
-        sizes = [size for size in SIZES if size <= max(map(len, trees))]
-        seconds = cost.at(sizes)
-        best = best_size([float(gained[size - 1]) for size in sizes], seconds)
-        # A claim pays while its chance, over all rows, is more than what it costs in tokens; half of that is worth looking at.
-        dearest = (seconds[-1] - seconds[0]) / max(1, sizes[-1] - 1)
-        rate = float(gained[sizes[best] - 1]) / seconds[best]
-        self._worth = max(FLOOR, 0.5 * dearest * rate / round.rows)
-        if sizes[best] > 1:
-            self._place(round, trees, sizes[best])
+        worth = FLOOR if self._config.adapt else 0.0
+        trees = [guesser.tree(self._writing(round, row), most, deepest[row], worth) for row in range(round.rows)]
+        columns = max(map(len, trees))
+        if columns > 1 and (not self._config.adapt or self._pays(round.rows, trees, columns, cost)):
+            self._place(round, trees, columns)
+
+    @staticmethod
+    def _pays(rows: int, trees: Sequence[Tree], columns: int, cost: RoundCost) -> bool:
+        """Whether the trees bring more tokens a second than a round without claims, all rows together."""
+        alone, drafted = cost.at([1, columns])
+        return (rows + sum(sum(tree.chances[1:]) for tree in trees)) / drafted > rows / alone
 
     @staticmethod
     def _place(round: Round, trees: Sequence[Tree], columns: int) -> None:
