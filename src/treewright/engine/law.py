@@ -36,6 +36,11 @@ def check_draws(parts: Parts, request: Request) -> None:
             "a rule of acceptance judges drafts, and the claims of this method are no drafts but its definition; join the rule "
             "with a drafter, such as token_recycling"
         )
+    if parts.layers and parts.writers:
+        raise CompositionError(
+            "this method reads the target's exit layers, and joined with one that lets another model write there are none; "
+            "leave one of them out"
+        )
     if parts.draw is None or not parts.constrain:
         return
     if parts.whole_laws or (parts.probabilities and not request.sampling.greedy):

@@ -89,7 +89,7 @@ class Engine:
             size.claims + self._claims_kept, self._capacity, max(self._limits), parts.hidden,
             max((observer.prompt_top for observer in parts.observe), default=0), reuse=parts.reuse,
         )  # fmt: skip
-        drafting = replace(opening, claims=max(opening.claims, parts.drafts + self._claims_kept))
+        drafting = replace(opening, prompt_top=0, claims=max(opening.claims, parts.drafts + self._claims_kept))
         openings = {name: replace(opening, layers=parts.layers) if name == "target" else drafting for name in run.models}
         self._sessions: dict[str, Session] = {
             name: model.open(self._text, openings[name], self._meter.recorder(name)) for name, model in run.models.items()

@@ -105,7 +105,7 @@ class Swift:
         """The search so far, kept for the model."""
         layers, skip = round.layers["target"], self._config.skip
         key = ("swift", layers, self._config)
-        return round.memories.model(key, lambda: LayerSearch(layers, int(2 * (layers - 2) * skip)))
+        return round.memories.model(key, lambda: LayerSearch(layers, max(1, int(2 * (layers - 2) * skip))))
 
     def propose(self, round: Round) -> None:
         search = self.search(round)

@@ -55,7 +55,10 @@ class Notes:
             for place, column in enumerate(self.columns[: len(path) + rejects]):
                 if outcome.round.forest.token[row, column] == ABSENT:
                     break
-                found.append(Judged(row, self.values[place][row], place < len(path)))
+                accepted = place < len(path) and path[place] == column
+                found.append(Judged(row, self.values[place][row], accepted))
+                if not accepted:
+                    break
         return found
 
     def check_chain(self, outcome: Outcome, method: str) -> None:
