@@ -17,6 +17,7 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from treewright.core.layers import LayerPlan
+from treewright.models.patching import alone, in_this_thread, replaced
 
 FEED_FORWARD = ("MLP", "Mlp", "MoE", "Moe", "FeedForward", "FFN")
 
@@ -45,8 +46,8 @@ class Layers:
     @contextmanager
     def running(self, plans: Sequence[LayerPlan]) -> Iterator[None]:
         """plans: one for all rows, or one for each. A part that no row runs costs nothing; one that only some rows run is
-        computed for all and left out of the others."""
-        with ExitStack() as stack:
+        computed for all and left out of the others. Forwards of other threads are the whole model's."""
+        with alone, ExitStack() as stack:
             for number, parts in enumerate(self._parts):
                 attention = [number in plan.attention for plan in plans]
                 mlp = [number in plan.mlp for plan in plans]
@@ -71,7 +72,7 @@ class Layers:
         with ExitStack() as stack:
             for number, parts in enumerate(self._parts):
                 if number % group == 0:
-                    hook = parts.layer.register_forward_pre_hook(enter, with_kwargs=True)
+                    hook = parts.layer.register_forward_pre_hook(in_this_thread(enter, _not_heard), with_kwargs=True)
                     stack.callback(hook.remove)
                 else:
                     stack.enter_context(replaced(parts.attention, _reading(parts, entered)))
@@ -105,6 +106,9 @@ def _only(module: nn.Module, rows: Sequence[bool], results: int) -> Callable[...
     return run
 
 
+def _not_heard(*inputs: Any) -> None: ...
+
+
 def _pass_on(*inputs: Any, **named: Any) -> torch.Tensor:
     return _first_input(inputs, named)
 
@@ -113,19 +117,6 @@ def _first_input(inputs: tuple[Any, ...], named: dict[str, Any]) -> torch.Tensor
     found = inputs[0] if inputs else named["hidden_states"]
     assert isinstance(found, torch.Tensor)
     return found
-
-
-@contextmanager
-def replaced(module: nn.Module, forward: Callable[..., Any]) -> Iterator[None]:
-    """For the length of the context, `module` computes `forward`."""
-    own = module.__dict__.get("forward")
-    module.forward = forward
-    try:
-        yield
-    finally:
-        del module.forward
-        if own is not None:
-            module.forward = own
 
 
 @torch.inference_mode()

@@ -9,7 +9,6 @@ for whichever kernel computed the rest.
 from __future__ import annotations
 
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,8 +16,9 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from treewright.models.patching import alone, in_this_thread
+
 NAME = "mamba_selective_scan"
-_LOCK = threading.Lock()
 
 
 def continued(
@@ -51,14 +51,14 @@ def continuing(model: PreTrainedModel, state: Callable[[], torch.Tensor | None])
     if not hasattr(module, NAME):
         yield
         return
-    with _LOCK:
-        scan, ours = getattr(module, NAME), threading.get_ident()
+    with alone:
+        scan = getattr(module, NAME)
 
         def from_state(*args: Any, **options: Any) -> Any:
-            begun = state() if threading.get_ident() == ours else None
+            begun = state()
             return scan(*args, **options) if begun is None else continued(scan, begun, *args, **options)
 
-        setattr(module, NAME, from_state)
+        setattr(module, NAME, in_this_thread(from_state, scan))
         try:
             yield
         finally:

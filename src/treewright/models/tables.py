@@ -21,6 +21,7 @@ from treewright.core.session import Capabilities, Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.canvas_session import Answered, CanvasSession
 from treewright.models.recompute import Mix, Reading, RecomputeSession
+from treewright.ops.softmax import softmax
 
 HIDDEN_SIZE = 4
 
@@ -140,9 +141,7 @@ class AnyOrderTable:
 
     def field(self, canvas: np.ndarray) -> np.ndarray:
         """Probabilities for every slot of a canvas [T], [T, V] float64."""
-        logits = self.logits(canvas)
-        exponent = np.exp(logits - logits.max(-1, keepdims=True))
-        return exponent / exponent.sum(-1, keepdims=True)
+        return softmax(self.logits(canvas))
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> AnyOrderTableSession:
         return AnyOrderTableSession(self, text, record)

@@ -6,7 +6,6 @@ thousand numbers a layer where its state would be near a million.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
@@ -18,12 +17,11 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from treewright.core.claims import ABSENT, Forest
-from treewright.models.layer_plans import replaced
+from treewright.models.patching import alone, replaced
 from treewright.models.states import Copies, StateLayout, StateName, States
 from treewright.models.tree_scan import convolved, replay, scan, windows
 
 MIXER = "Mamba2Mixer"
-_LOCK = threading.Lock()
 
 
 class Kept(NamedTuple):
@@ -90,7 +88,7 @@ class Nodes(Copies):
     def mixing(self) -> Iterator[None]:
         """For the length of a forward over the tokens that `grow` gave, with these nodes as its cache, the mixers compute trees.
         One such forward runs at a time; forwards of other threads, which have other caches, are the model's own."""
-        with _LOCK, ExitStack() as stack:
+        with alone, ExitStack() as stack:
             for layer, mixer in self._mixers.items():
                 stack.enter_context(replaced(mixer, partial(self._forward, layer, mixer, mixer.forward)))
             yield

@@ -20,12 +20,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treewright.core.claims import ABSENT, Shape
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.control.cost import RoundCost
 from treewright.parts.propose.guesses import Guesser, Tree, Writing
 from treewright.parts.propose.successors import Successors
+from treewright.parts.propose.trees import place
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
@@ -91,23 +91,13 @@ class Auto:
         trees = [guesser.tree(self._writing(round, row), most, deepest[row], worth) for row in range(round.rows)]
         columns = max(map(len, trees))
         if columns > 1 and (not self._config.adapt or self._pays(round.rows, trees, columns, cost)):
-            self._place(round, trees, columns)
+            place(round, trees)
 
     @staticmethod
     def _pays(rows: int, trees: Sequence[Tree], columns: int, cost: RoundCost) -> bool:
         """Whether the trees bring more tokens a second than a round without claims, all rows together."""
         alone, drafted = cost.at([1, columns])
         return (rows + sum(sum(tree.chances[1:]) for tree in trees)) / drafted > rows / alone
-
-    @staticmethod
-    def _place(round: Round, trees: Sequence[Tree], columns: int) -> None:
-        token = np.full((round.rows, columns), ABSENT, np.int64)
-        parent = np.full((round.rows, columns), ABSENT, np.int64)
-        for row, tree in enumerate(trees):
-            count = min(len(tree), columns)
-            token[row, :count], parent[row, :count] = tree.tokens[:count], tree.parents[:count]
-        token[:, 0] = round.forest.token[:, 0]
-        round.forest.replace(Shape.of(parent), token)
 
     def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
         guesser = self._guesser(round)

@@ -35,8 +35,9 @@ from treewright.core.errors import CapabilityError, require
 from treewright.core.layers import LayerPlan
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.core.session import Capabilities
+from treewright.ops.softmax import softmax
 from treewright.parts.propose.draft_model import DraftChain
-from treewright.parts.propose.self_draft import ask_layers, own_probability, softmax
+from treewright.parts.propose.self_draft import ask_layers, own_probability
 from treewright.parts.verify.rejection import Rejection
 
 CARD = {

@@ -25,7 +25,7 @@ from treewright.core.answers import Answers
 from treewright.core.errors import require
 from treewright.core.layers import LayerPlan
 from treewright.core.roles import Parts, Proposer, Round
-from treewright.parts.propose.draft_model import DraftChain, draw_children
+from treewright.parts.propose.draft_model import DraftChain, DraftTree, full_tree, tree_size
 from treewright.parts.verify.rejection import Rejection
 
 CARD = {
@@ -72,25 +72,8 @@ class SideBySide:
         return session.sketch(round.forest, LayerPlan(depth, every, every, self._group))
 
 
-class Levels:
-    """Proposer: a tree of `expansion`, one call for each level; levels that do not fit into the round are left out."""
-
-    def __init__(self, ask: SideBySide, expansion: tuple[int, ...]) -> None:
-        self._ask, self._expansion = ask, expansion
-
-    def propose(self, round: Round) -> None:
-        parents = range(1)
-        for count in self._expansion[: max(0, round.depth_left)]:
-            if round.forest.columns + len(parents) * count > round.claims:
-                break
-            parents = draw_children(round, self._ask(round), parents, count)
-
-
 def parts(config: Config) -> Parts:
-    ask, level, claims = SideBySide(config.group), 1, 1
-    for count in config.expansion:
-        level *= count
-        claims += level
+    ask, levels = SideBySide(config.group), full_tree(config.expansion)
     chain = max(config.expansion) == 1
-    propose: Proposer = DraftChain(ask, len(config.expansion)) if chain else Levels(ask, config.expansion)
-    return Parts(propose=propose, verify=Rejection(), probabilities=True, claims=claims)
+    propose: Proposer = DraftChain(ask, len(levels)) if chain else DraftTree(ask, levels)
+    return Parts(propose=propose, verify=Rejection(), probabilities=True, claims=tree_size(levels))

@@ -33,6 +33,7 @@ from treewright.core.errors import require
 from treewright.core.roles import Parts, Round, TargetLaw
 from treewright.core.session import Capabilities
 from treewright.ops.residual import after_rejection, without
+from treewright.ops.softmax import softmax
 from treewright.parts.verify.neighbours import Neighbours
 from treewright.parts.verify.rejection import Rejection
 
@@ -98,8 +99,7 @@ class Relaxed(Rejection):
             chosen = law.draw(row, column)[0]
             if chosen < 0:
                 return path, -1
-            weights = np.exp(logits - logits.max())
-            found = (child for child in children[column] if self._is_largest(weights / weights.sum(), round, row, child))
+            found = (child for child in children[column] if self._is_largest(softmax(logits), round, row, child))
             match = next(found, None)
             if match is None:
                 return path, chosen
@@ -114,28 +114,16 @@ class Relaxed(Rejection):
         gained[token] += self.borrowed(law, token)[0]
         return int(gained.argmax()) == token
 
-    def try_children(
-        self, round: Round, target: np.ndarray, row: int, column: int, depth: int, children: list[int]
-    ) -> tuple[int | None, np.ndarray]:
-        forest = round.forest
-        source = forest.q.get(column)
-        drawn = None if source is None else source[row]
-        for trial, child in enumerate(children):
-            token = int(forest.token[row, child])
-            if token == ABSENT:
-                continue
-            law = forest.law[child]
-            draft = None if law is Law.DELTA else drawn
-            gained, lenders = self.borrowed(target, token)
-            asked = 1.0 if draft is None else float(draft[token])
-            chance = min(1.0, (float(target[token]) + gained) / asked) if asked > 0 else 0.0
-            if target[token] > 0 and round.randomness.accept(chance, round.keys[row], round.position(row, depth), trial):
-                return child, target
-            left, next_draft = after_rejection(target, draft, token, law)
-            target = self._left(target, draft, token, lenders) if len(lenders) else left
-            if law is not Law.DELTA:
-                drawn = next_draft
-        return None, target
+    def chance(self, target: np.ndarray, draft: np.ndarray | None, token: int) -> float:
+        asked = 1.0 if draft is None else float(draft[token])
+        if target[token] <= 0 or asked <= 0:
+            return 0.0
+        return min(1.0, (float(target[token]) + self.borrowed(target, token)[0]) / asked)
+
+    def refuse(self, target: np.ndarray, draft: np.ndarray | None, token: int, law: Law) -> tuple[np.ndarray, np.ndarray | None]:
+        left, next_draft = after_rejection(target, draft, token, law)
+        lenders = self.borrowed(target, token)[1]
+        return self._left(target, draft, token, lenders) if len(lenders) else left, next_draft
 
     def _left(self, target: np.ndarray, draft: np.ndarray | None, token: int, lenders: np.ndarray) -> np.ndarray:
         """The law after `token` was refused, which had borrowed from `lenders`, at least one."""

@@ -15,8 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from treewright.core.errors import require
-from treewright.core.roles import Parts, Round
-from treewright.parts.propose.draft_model import ask_model, draw_tree, full_tree, tree_size
+from treewright.core.roles import Parts
+from treewright.parts.propose.draft_model import DraftTree, ask_model, full_tree, tree_size
 from treewright.parts.verify.rejection import Rejection
 
 CARD = {
@@ -50,16 +50,6 @@ class Config:
         )
 
 
-class DraftTree:
-    """Grows levels while they fit into the round."""
-
-    def __init__(self, config: Config) -> None:
-        self._levels = full_tree(config.expansion)
-
-    def propose(self, round: Round) -> None:
-        draw_tree(round, ask_model("draft"), self._levels)
-
-
 def parts(config: Config) -> Parts:
-    claims = tree_size(full_tree(config.expansion))
-    return Parts(propose=DraftTree(config), verify=Rejection(), probabilities=True, claims=claims)
+    levels = full_tree(config.expansion)
+    return Parts(propose=DraftTree(ask_model("draft"), levels), verify=Rejection(), probabilities=True, claims=tree_size(levels))

@@ -26,6 +26,7 @@ import numpy as np
 from treewright.core.errors import InputError, require
 from treewright.core.exits import Others
 from treewright.core.roles import Parts
+from treewright.ops.softmax import log_softmax
 from treewright.parts.steer.own_prompt import OwnPrompt
 
 CARD = {
@@ -81,8 +82,8 @@ class DoLa(OwnPrompt):
 
     def steer(self, logits: np.ndarray, others: Others, prefix: np.ndarray, row: tuple[int, int]) -> np.ndarray:
         layers, allowed = self._candidates(others), np.flatnonzero(logits > -np.inf)
-        mature = _log_softmax(logits[allowed])
-        premature = _log_softmax(others.exits(layers, self._config.norm)[:, allowed])
+        mature = log_softmax(logits[allowed])
+        premature = log_softmax(others.exits(layers, self._config.norm)[:, allowed])
         farthest = int(self._divergence(mature, premature).argmax())
         if layers[farthest] == others.layers:
             return logits
@@ -110,11 +111,6 @@ class DoLa(OwnPrompt):
         else:
             terms = p * (mature - log_mixture) + q * (premature - log_mixture)
         return 0.5 * terms.sum(axis=-1)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits.astype(np.float64) - logits.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
 
 
 def parts(config: Config) -> Parts:

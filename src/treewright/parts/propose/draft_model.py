@@ -48,6 +48,16 @@ def draw_tree(round: Round, ask: Ask, levels: Levels) -> None:
         parents = draw_children(round, ask(round), parents, counts)
 
 
+class DraftTree:
+    """Proposer: a tree of this form, drawn from whoever `ask` asks."""
+
+    def __init__(self, ask: Ask, levels: Levels) -> None:
+        self._ask, self._levels = ask, levels
+
+    def propose(self, round: Round) -> None:
+        draw_tree(round, self._ask, self._levels)
+
+
 def draw_children(round: Round, answers: Answers, parents: range, count: int | Sequence[int]) -> range:
     """Adds `count` different children (one number for all, or one for each) to each of the `parents` from a model's `answers` to
     the forest; returns their columns.

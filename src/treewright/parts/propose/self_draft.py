@@ -12,6 +12,7 @@ from treewright.core.errors import CapabilityError
 from treewright.core.layers import LayerPlan
 from treewright.core.roles import Round
 from treewright.core.session import Capabilities
+from treewright.ops.softmax import softmax
 from treewright.parts.propose.draft_model import Ask
 
 
@@ -36,12 +37,6 @@ def confidence(round: Round, answers: Answers, parent: int, column: int) -> np.n
 def own_probability(answers: Answers, row: int, parent: int, token: int) -> float:
     """How probable a token is under the model's own law after `parent`, temperature 1 and nothing cut away."""
     return float(softmax(answers.row(row, parent))[token])
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    """Probabilities of logits [..., V], float64."""
-    weights = np.exp(logits.astype(np.float64) - logits.max(axis=-1, keepdims=True))
-    return weights / weights.sum(axis=-1, keepdims=True)
 
 
 def check_layers(option: str, layers: Sequence[int], lowest: int = 0, beyond: int = 0) -> Callable[[Capabilities], None]:

@@ -18,6 +18,7 @@ from treewright.core.claims import ABSENT, Forest, Law
 from treewright.core.randomness import DRAFT, hash_key
 from treewright.core.roles import Round
 from treewright.ops.residual import without
+from treewright.ops.softmax import softmax
 from treewright.parts.propose.trees import Trie, place
 
 UNASKED = -1
@@ -114,7 +115,7 @@ class Sketchpad:
         if known is None:
             logits = self.logits(row, node)
             greedy = self.round.request.sampling.greedy
-            known = _softmax(logits) if greedy else self.round.draft_law(logits[None])[0]
+            known = softmax(logits) if greedy else self.round.draft_law(logits[None])[0]
             self._laws[row, node] = known
         return known
 
@@ -182,8 +183,3 @@ class Sketchpad:
             known = self.rows[row].columns
             columns[row, : len(listed)] = [known[node] if self.answered(row, node) else UNASKED for node in listed]
         self._session.adopt(columns)
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    weights = np.exp(logits.astype(np.float64) - logits.max())
-    return weights / weights.sum()

@@ -8,12 +8,12 @@ import numpy as np
 
 from treewright.core.randomness import DRAFT
 from treewright.core.roles import Round
+from treewright.ops.softmax import softmax
 
 
 def largest_chances(logits: np.ndarray, count: int) -> tuple[list[int], list[float]]:
     """The `count` most probable tokens of softmax(logits [V]), the likeliest first, then by token, and their probabilities."""
-    shifted = logits.astype(np.float64) - logits.max()
-    return largest(np.exp(shifted) / np.exp(shifted).sum(), count)
+    return largest(softmax(logits), count)
 
 
 def largest(law: np.ndarray, count: int) -> tuple[list[int], list[float]]:

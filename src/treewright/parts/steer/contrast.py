@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 
 from treewright.core.errors import require
+from treewright.ops.softmax import log_softmax
 from treewright.parts.steer.own_prompt import OwnPrompt
 
 Form = Literal["reasoning", "original"]
@@ -38,12 +39,7 @@ class Contrast(OwnPrompt):
         if self.form == "reasoning":
             scores = (1 + self.beta) * expert - self.beta * amateur
         else:
-            scores = _log_softmax(expert) - _log_softmax(amateur / self.amateur_temperature)
+            scores = log_softmax(expert) - log_softmax(amateur / self.amateur_temperature)
         with np.errstate(divide="ignore"):
             plausible = expert >= expert.max() + np.log(self.alpha)
         return np.where(plausible, scores, -np.inf)
-
-
-def _log_softmax(logits: np.ndarray) -> np.ndarray:
-    shifted = logits - logits.max()
-    return shifted - np.log(np.exp(shifted).sum())

@@ -65,9 +65,17 @@ class Rejection:
                 continue
             law = forest.law[child]
             draft = None if law is Law.DELTA else drawn
-            if round.randomness.accept(acceptance(target, draft, token), round.keys[row], round.position(row, depth), trial):
+            if round.randomness.accept(self.chance(target, draft, token), round.keys[row], round.position(row, depth), trial):
                 return child, target
-            target, next_draft = after_rejection(target, draft, token, law)
+            target, next_draft = self.refuse(target, draft, token, law)
             if law is not Law.DELTA:
                 drawn = next_draft
         return None, target
+
+    def chance(self, target: np.ndarray, draft: np.ndarray | None, token: int) -> float:
+        """The probability that a draft is accepted; `draft` is the law it was drawn by, None where it was not drawn."""
+        return acceptance(target, draft, token)
+
+    def refuse(self, target: np.ndarray, draft: np.ndarray | None, token: int, law: Law) -> tuple[np.ndarray, np.ndarray | None]:
+        """What is left of the target's law after `token` was refused, and the draft law of its next sibling."""
+        return after_rejection(target, draft, token, law)
