@@ -23,6 +23,12 @@ def costing(round, **seconds_of):
     round.memories.model(("auto", "cost", round.rows), lambda: cost)
 
 
+@pytest.fixture
+def free_claims(monkeypatch):
+    """Rounds of any size cost the same: a test must not depend on how fast the machine was."""
+    monkeypatch.setattr(RoundCost, "at", lambda cost, sizes: [1.0] * len(sizes))
+
+
 def sure(guesser_of, round, path):
     """Teaches that these tokens follow one another."""
     guesser = guesser_of(round)
@@ -65,6 +71,7 @@ def test_a_round_without_claims_is_tried_now_and_then(decode):
     assert len(widths) >= 300 and max(np.diff([0, *alone, len(widths)])) <= auto.PROBE + 1
 
 
+@pytest.mark.usefixtures("free_claims")
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
 def test_texts_are_those_of_plain_decoding_alone_and_in_a_batch(decode, temperature):
     target = Table(9, seed=3, sharpness=2.5)
@@ -76,6 +83,7 @@ def test_texts_are_those_of_plain_decoding_alone_and_in_a_batch(decode, temperat
     assert temperature or alone == plain
 
 
+@pytest.mark.usefixtures("free_claims")
 def test_what_was_learned_stays_with_the_model(decode):
     target, memories = Table(30, seed=5, sharpness=6), {}
     first = decode(target, "auto", [[1, 2, 3]], max_new_tokens=80, memories=memories)
@@ -83,6 +91,7 @@ def test_what_was_learned_stays_with_the_model(decode):
     assert second.tokens == first.tokens and second.rounds() <= first.rounds()
 
 
+@pytest.mark.usefixtures("free_claims")
 def test_a_text_that_repeats_itself_takes_few_rounds(decode):
     target = Table(5, seed=1, order=1, sharpness=9)
     assert decode(target, "auto", [[1]], max_new_tokens=200).rounds() < 60

@@ -21,11 +21,14 @@ PREDICTED = (0.38, 0.48, 0.55)
 RANKED = (1.0, 0.27, 0.13, 0.08, 0.06, 0.045, 0.035, 0.03)
 
 
+COPIES = tuple((ORDERS + 1) * RANKS * sum(match >= least for least in LENGTHS) for match in range(LENGTHS[-1] + 1))
+"""What a copy adds to the kind that a guess has as a prediction, by the tokens of its match, the longest last."""
+
+
 def kind_of(match: int, order: int, rank: int) -> int:
     """The kind of a guess. match: tokens of text that it continues, 0 where it is not copied; order: how many tokens, less
     one, the target's prediction went by, `ORDERS` where it is not predicted; rank: its place among the predictions."""
-    copied = sum(match >= least for least in LENGTHS)
-    return (copied * (ORDERS + 1) + order) * RANKS + min(rank, RANKS - 1)
+    return COPIES[min(match, LENGTHS[-1])] + order * RANKS + min(rank, RANKS - 1)
 
 
 def _prior() -> np.ndarray:

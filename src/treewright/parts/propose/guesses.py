@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from heapq import heappop, heappush
 
 from treewright.core.claims import ABSENT
-from treewright.parts.propose.chances import PRIOR, RANKS, Chances, kind_of
+from treewright.parts.propose.chances import COPIES, LENGTHS, PRIOR, RANKS, Chances
 from treewright.parts.propose.successors import ORDERS, Successors
 
 LONGEST = 12
@@ -70,50 +70,61 @@ class Guesser:
 
     def kinds(self, writing: Writing, before: Sequence[int], pointer: int, match: int) -> dict[int, int]:
         """The guesses after `before` (tokens, at least the last `ORDERS`), token: kind."""
-        copied, found = writing.copied(pointer), dict[int, int]()
-        for order, predicted in self._successors.after(before):
-            for rank, token in enumerate(predicted):
-                if token not in found and token >= 0:
-                    found[token] = kind_of(match if token == copied else 0, order, rank)
+        found, known = dict[int, int](), self._successors.after(before)
+        for order in range(len(known) - 1, -1, -1):
+            for kind, token in enumerate(known[order], order * RANKS):
+                if token >= 0 and token not in found:
+                    found[token] = kind
             if len(found) >= RANKS:
                 break
-        if copied >= 0 and copied not in found:
-            found[copied] = kind_of(match, ORDERS, 0)
+        copied = writing.copied(pointer)
+        if copied >= 0:
+            found[copied] = found.get(copied, ORDERS * RANKS) + COPIES[min(match, LENGTHS[-1])]
         return found
 
     def tree(self, writing: Writing, most: int, deepest: int, worth: float) -> Tree:
         """The `most` likeliest claims, no deeper than `deepest`, as far as their chance is at least `worth`."""
         tree, heap = Tree(), list[tuple[float, int, int]]()
         places = [(writing.tokens[-ORDERS:], writing.pointer, writing.match, 0)]
-        options = [self._options(writing, *places[0][:3])]
+        known = dict[int, float]()
+        options = [self._options(writing, known, *places[0][:3])]
         if options[0] and deepest > 0:
-            heappush(heap, (-options[0][0][0], 0, 0))
-        while heap and len(tree) <= most:
+            heap.append((-options[0][0][0], 0, 0))
+        while heap and len(tree.tokens) <= most:
             value, above, rank = heappop(heap)
             if -value < worth:
                 break
-            token = options[above][rank][1]
-            if rank + 1 < len(options[above]):
-                heappush(heap, (-tree.chances[above] * options[above][rank + 1][0], above, rank + 1))
+            siblings = options[above]
+            token = siblings[rank][1]
+            if rank + 1 < len(siblings):
+                heappush(heap, (-tree.chances[above] * siblings[rank + 1][0], above, rank + 1))
             before, pointer, match, depth = places[above]
-            node = len(tree)
+            node = len(tree.tokens)
             tree.tokens.append(token)
             tree.parents.append(above)
             tree.chances.append(-value)
             pointer, match = writing.moved(pointer, match, before[-1], token)
-            places.append(([*before, token][-ORDERS:], pointer, match, depth + 1))
+            places.append(([*before[1 - ORDERS :], token], pointer, match, depth + 1))
             # A child is never likelier than its parent, so what is not worth looking below is left.
-            below = self._options(writing, *places[node][:3]) if depth + 1 < deepest and -value * 0.97 >= worth else []
+            looked = depth + 1 < deepest and -value * 0.97 >= worth
+            below = self._options(writing, known, *places[node][:3]) if looked else []
             options.append(below)
             if below:
                 heappush(heap, (value * below[0][0], node, 0))
         return tree
 
-    def _options(self, writing: Writing, before: Sequence[int], pointer: int, match: int) -> list[tuple[float, int]]:
-        """(chance, token) of the guesses there, the likeliest first."""
-        own, every = writing.counts, self._counts
-        kinds = self.kinds(writing, before, pointer, match)
-        return sorted(((own.of(kind, every.of(kind, PRIOR[kind])), token) for token, kind in kinds.items()), reverse=True)
+    def _options(
+        self, writing: Writing, known: dict[int, float], before: Sequence[int], pointer: int, match: int
+    ) -> list[tuple[float, int]]:  # fmt: skip
+        """(chance, token) of the guesses there, the likeliest first. known: chances by kind, which are the same in all of a tree."""
+        found = []
+        for token, kind in self.kinds(writing, before, pointer, match).items():
+            chance = known.get(kind)
+            if chance is None:
+                chance = known[kind] = writing.counts.of(kind, self._counts.of(kind, PRIOR[kind]))
+            found.append((chance, token))
+        found.sort(reverse=True)
+        return found
 
     def grade(self, writing: Writing, written: Sequence[int]) -> None:
         """The text went on with these tokens: counts what would have been guessed at each."""

@@ -27,13 +27,13 @@ class Successors:
                 for old in list(known)[: MOST // 2]:
                     del known[old]
 
-    def after(self, before: Sequence[int]) -> list[tuple[int, list[int]]]:
-        """(order, predicted) of each context that is known, the longest first."""
+    def after(self, before: Sequence[int]) -> list[list[int]]:
+        """What was predicted after the last token, the last two and so on, as far as such a context is known."""
         found, key = [], 0
-        for order, known in enumerate(self._known[: len(before)]):
-            key = key * self._vocabulary + before[-1 - order] + 1
+        for known, token in zip(self._known, reversed(before), strict=False):
+            key = key * self._vocabulary + token + 1
             predicted = known.get(key)
             if predicted is None:
                 break
-            found.append((order, predicted))
-        return found[::-1]
+            found.append(predicted)
+        return found
