@@ -12,13 +12,35 @@ from treewright.core.exits import Exits
 from treewright.core.field import Field
 
 
+BLOCK, LARGE = 128, 16384
+"""On a CPU, blocks of so many ids are looked through one by one in vocabularies that are so large."""
+
+
 def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
     """The ids of the `count` largest of logits [..., V], largest first, on the host; -1 beyond a vocabulary of fewer, and for
     ids whose logit is -inf: those cannot be drawn."""
-    best = logits.topk(min(count, logits.shape[-1]), dim=-1)
-    known = best.indices.masked_fill(best.values == -torch.inf, ABSENT).cpu().numpy()
+    values, ids = _largest(logits, min(count, logits.shape[-1]))
+    known = ids.masked_fill(values == -torch.inf, ABSENT).cpu().numpy()
     missing = count - known.shape[-1]
     return np.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, missing)], constant_values=ABSENT) if missing else known
+
+
+def _largest(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Values and ids of the largest logits. torch's own `topk` is slow on a CPU; the `count` largest lie in the `count` blocks
+    with the largest maxima, which is three to six times as fast for large vocabularies."""
+    size = logits.shape[-1]
+    whole = size - size % BLOCK
+    if logits.device.type != "cpu" or size < LARGE or count > whole // BLOCK:
+        return logits.topk(count, dim=-1)  # type: ignore[return-value]
+    if logits.dtype.itemsize == 2:
+        # torch finds maxima of 16-bit numbers more slowly than it makes them 32-bit ones.
+        logits = logits.float()
+    blocks = logits[..., :whole].unflatten(-1, (-1, BLOCK))
+    chosen = blocks.amax(-1).topk(count, dim=-1).indices.unsqueeze(-1).expand(*logits.shape[:-1], count, BLOCK)
+    ids = (chosen * BLOCK + torch.arange(BLOCK)).flatten(-2)
+    rest = torch.arange(whole, size).expand(*logits.shape[:-1], -1)
+    best = torch.cat([blocks.gather(-2, chosen).flatten(-2), logits[..., whole:]], dim=-1).topk(count, dim=-1)
+    return best.values, torch.cat([ids, rest], dim=-1).gather(-1, best.indices)
 
 
 class Answers:
