@@ -11,7 +11,6 @@ from treewright.core.claims import ABSENT
 from treewright.core.exits import Exits
 from treewright.core.field import Field
 
-
 BLOCK, LARGE = 128, 16384
 """On a CPU, blocks of so many ids are looked through one by one in vocabularies that are so large."""
 

@@ -116,7 +116,7 @@ class Guesser:
     def _options(
         self, writing: Writing, known: dict[int, float], before: Sequence[int], pointer: int, match: int
     ) -> list[tuple[float, int]]:  # fmt: skip
-        """(chance, token) of the guesses there, the likeliest first. known: chances by kind, which are the same in all of a tree."""
+        """(chance, token) of the guesses there, the likeliest first. known: chances by kind, the same in all of a tree."""
         found = []
         for token, kind in self.kinds(writing, before, pointer, match).items():
             chance = known.get(kind)
