@@ -86,7 +86,9 @@ def test_a_round_reads_what_is_new_once_in_full_and_drafts_in_groups(deep: Any):
     # A forward in groups runs every layer, so it is a full one.
     assert [(call.model, call.kind) for call in calls[:4]] == [("draft", "score")] * 3 + [("target", "score")]
     emitted = [len(step.emitted) for step in found.trace.steps]
-    read = [call.columns for before, call in zip([calls[3], *calls], calls, strict=False) if before.model == "target" != call.model]
+    read = [
+        call.columns for before, call in zip([calls[3], *calls], calls, strict=False) if before.model == "target" != call.model
+    ]
     assert read[0] == 1 and read[1:] == emitted[: len(read) - 1]
 
 
