@@ -29,7 +29,7 @@ class Shaken:
         self.capabilities = Table(3, 0).capabilities
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> Any:
-        def read(sequences: list[np.ndarray]) -> list[tuple[torch.Tensor, None]]:
+        def read(sequences: list[np.ndarray], plans: Any = ()) -> list[tuple[torch.Tensor, None]]:
             return [(torch.tensor([[1.0, 1.0 + self._gap, -3.0]]).repeat(len(s), 1), None) for s in sequences]
 
         session, shaken = RecomputeSession(text, opening, record, read), self

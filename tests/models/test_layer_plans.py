@@ -10,6 +10,7 @@ import torch
 
 from treewright.core.layers import LayerPlan
 from treewright.models.layer_plans import find_layers
+from treewright.models.tables import Table
 
 FAMILIES = ["llama", "qwen3", "gpt2", "gemma3", "mistral"]
 OUTPUTS = {"llama": ("self_attn.o_proj", "mlp.down_proj"), "mistral": ("self_attn.o_proj", "mlp.down_proj")}
@@ -105,6 +106,45 @@ def test_a_sketch_costs_one_forward_over_what_is_new(causal, twin_of):
         twin.session.sketch(forest, plan)
     twin.session.sketch(forest, other)
     assert twin.calls == [("sketch", 3, 3), ("sketch", 3, 2), ("sketch", 3, 5)]
+
+
+@pytest.mark.parametrize("family", ["table", "gpt2", "llama"])
+def test_a_forward_through_all_layers_is_a_call_whoever_asks(family, causal, twin_of):
+    """Sessions of all kinds tell it alike, and the share that ran."""
+    model = Table(6, seed=1) if family == "table" else causal(family, "float32")
+    depth, told = model.capabilities.layers, []
+    twin = twin_of(model, [[5], [3, 1, 2], [4, 4]])
+    twin.session._record = lambda kind, rows, columns, seconds, share=1.0: told.append((kind, share))
+    part, other = LayerPlan.until(depth, 1), LayerPlan.without(depth, attention={0}, mlp={0})
+    every = frozenset(range(depth))
+    whole, side_by_side = LayerPlan.whole(depth), LayerPlan(depth, every, every, group=2)
+    asked = [[part], [whole], [side_by_side], [part] * 3, [part, other, other], [part, whole, part]]
+    forest = twin.forest()
+    for plans in asked:
+        twin.grow(forest, 1, shared=True)
+        twin.session.sketch(forest, *plans)
+    kinds = [("sketch", 1 / depth), *[("score", 1.0)] * 2, ("sketch", 1 / depth), *[("score", 1.0)] * 2]
+    assert told == kinds
+    twin.session.score(forest, [part])
+    assert told == [*kinds, ("score", 1 / depth)]
+    twin.commit(forest, 1)
+    first = twin.text.prompt - 1
+    for plan in (part, whole):
+        twin.session.sketch_text(first, 2, plan)
+    assert told[-2:] == kinds[:2]
+
+
+@pytest.mark.parametrize("family", ["table", "llama"])
+def test_a_claim_that_was_scored_since_is_no_sketch_any_more(family, causal, twin_of):
+    model = Table(6, seed=1) if family == "table" else causal(family, "float64")
+    twin = twin_of(model, [[5], [3, 1, 2]])
+    forest, plan = twin.forest(), LayerPlan.until(model.capabilities.layers, 1)
+    twin.grow(forest, 2, shared=True)
+    twin.session.sketch(forest, plan)
+    scored = twin.session.score(forest).logits.clone()
+    assert torch.equal(twin.session.sketch(forest, plan).logits, scored)
+    twin.grow(forest, 2, shared=True)
+    assert torch.equal(twin.session.sketch(forest, plan).logits[:, :3], scored)
 
 
 @pytest.mark.parametrize("family", ["llama", "mistral"])

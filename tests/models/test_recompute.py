@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from treewright.core.claims import ABSENT, Shape
+from treewright.core.errors import CapabilityError
+from treewright.core.layers import LayerPlan
 from treewright.models.tables import Table
 
 PROMPTS = [[5], [3, 1, 2, 4, 4, 0, 1], [2, 2, 3]]
@@ -136,3 +138,102 @@ def test_states_of_the_text(family, model_of, twin_of):
             expected = output.hidden_states[-1][0]
         assert found.shape == expected.shape
         assert (found - expected).abs().max() < 1e-4
+
+
+def until(*layers: int) -> list[LayerPlan]:
+    return [LayerPlan.until(8, layer) for layer in layers]
+
+
+def answered_by(twin, forest, answers, ends) -> None:
+    """Every column is the answer after layer ends[row][column]."""
+    for row, text in enumerate(twin.texts):
+        for column, end in enumerate(ends[row]):
+            expected = twin.model.exit_logits([*text, *forest.path_tokens(row, column)], end)
+            assert np.array_equal(answers.row(row, column), expected)
+
+
+@pytest.mark.parametrize("verb", ["score", "sketch"])
+def test_what_a_part_of_the_layers_answered_is_not_read_again(verb, model_of, twin_of):
+    twin = twin_of(model_of("table"), PROMPTS, seed=6)
+    forest, plans = twin.forest(), until(2, 7, 5)
+
+    def ask():
+        return twin.session.score(forest, plans) if verb == "score" else twin.session.sketch(forest, *plans)
+
+    forest.grow([0, 0, 1], np.array([[3, 4, 5]] * 3))
+    ask()
+    assert ask().logits.shape[1] == 4 and twin.calls == [(verb, 6, len(PROMPTS[1]) + 2)]
+    forest.grow([2], np.array([[0]] * 3))
+    answers = ask()
+    # One forward for all rows, whatever their plans, and over the new path of each alone.
+    assert [rows for _, rows, _ in twin.calls] == [6, 3]
+    answered_by(twin, forest, answers, [[2] * 5, [7] * 5, [5] * 5])
+
+
+def test_claims_keep_the_answers_of_the_plans_they_were_scored_under(model_of, twin_of):
+    twin = twin_of(model_of("table"), PROMPTS[:2], seed=7)
+    forest = twin.forest()
+    forest.grow([0], np.array([[3], [4]]))
+    twin.session.score(forest, until(2, 8))
+    forest.grow([1], np.array([[5], [0]]))
+    answers = twin.session.score(forest, until(6))
+    answered_by(twin, forest, answers, [[2, 2, 6], [8, 8, 6]])
+    forest.grow([2], np.array([[1], [1]]))
+    answered_by(twin, forest, twin.session.sketch(forest, *until(1)), [[2, 2, 6, 1], [8, 8, 6, 1]])
+    answered_by(twin, forest, twin.session.score(forest), [[2, 2, 6, 8], [8, 8, 6, 8]])
+
+
+def test_a_frontier_that_was_answered_is_no_sketch(model_of, twin_of):
+    twin = twin_of(model_of("table"), PROMPTS[:2], seed=8)
+    twin.round(extra=0)
+    forest = twin.forest()
+    forest.grow([0], np.array([[3], [4]]))
+    answered_by(twin, forest, twin.session.sketch(forest, *until(3)), [[8, 3], [8, 3]])
+
+
+def test_states_of_the_text_under_plans(model_of, twin_of):
+    """What the text's tokens leave is kept, and a sketch leaves nothing."""
+    twin = twin_of(model_of("table"), PROMPTS, seed=9, hidden=True)
+    forest = twin.forest()
+    forest.grow([0], np.array([[3], [4], [5]]))
+    before = [len(twin.session.states(row)) for row in range(3)]
+    twin.session.sketch(forest, *until(2))
+    assert [len(twin.session.states(row)) for row in range(3)] == before
+    twin.session.score(forest, until(2))
+    assert [len(twin.session.states(row)) for row in range(3)] == [len(prompt) for prompt in PROMPTS]
+
+
+@pytest.mark.parametrize("verb", ["score", "sketch"])
+def test_mixed_claims_under_plans(verb, model_of, twin_of):
+    twin = twin_of(model_of("table"), PROMPTS[:2], seed=10)
+    forest, plans = twin.forest(), until(3, 8)
+    forest.grow([0, 1], np.array([[3, 1], [4, 2]]))
+    forest.mix[1] = np.array([[3, 0], [4, 5]]), np.array([[0.25, 0.75], [0.5, 0.5]])
+    answers = twin.session.score(forest, plans) if verb == "score" else twin.session.sketch(forest, *plans)
+    for row, end in enumerate((3, 8)):
+        tokens, weights = (of[row] for of in forest.mix[1])
+        for column, path in enumerate(([], [1], [1, 2])):
+            expected = sum(
+                weight * twin.model.exit_logits([*twin.texts[row], *([token, *forest.token[row, path[1:]]] if path else [])], end)
+                for token, weight in zip(tokens, weights, strict=True)
+            )
+            assert np.abs(answers.row(row, column) - expected).max() < 1e-12
+
+
+def test_a_model_that_reads_tokens_only_refuses_mixed_claims_under_plans(model_of, twin_of):
+    twin = twin_of(model_of("bloom"), PROMPTS, seed=11)
+    forest = twin.forest()
+    forest.grow([0], np.array([[3]] * 3))
+    forest.mix[1] = np.array([[3, 0]] * 3), np.full((3, 2), 0.5)
+    for ask in (lambda plan: twin.session.score(forest, [plan]), lambda plan: twin.session.sketch(forest, plan)):
+        with pytest.raises(CapabilityError, match="reads tokens only"):
+            ask(LayerPlan.until(2, 1))
+
+
+def test_columns_that_no_row_uses_cost_nothing(model_of, twin_of):
+    twin = twin_of(model_of("table"), [[1, 2], [3]])
+    forest = twin.forest()
+    twin.session.score(forest)
+    forest.grow([0], np.full((2, 1), ABSENT))
+    assert twin.error(forest, twin.session.score(forest)) == 0
+    assert len(twin.calls) == 1

@@ -34,7 +34,7 @@ def check_memory(recipe: str, request: Request, parts: Parts, size: Size, models
     own = size.claims * (has.vocabulary * LOGIT + (size.claims + length) * MASK) + length * TOKEN
 
     def decoding(rows: int) -> int:
-        held, _, slots = reserved(rows, size.claims + kept, length)
+        held, _, slots = reserved(rows, max(size.claims + kept, min(parts.reads, length)), length)
         return held * slots * slot_bytes + rows * own
 
     waiting = size.slots * len(request.prompts) * ROW

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 
@@ -42,3 +42,13 @@ class LayerPlan:
     def is_whole(self) -> bool:
         """Whether this is the model itself."""
         return self.share == 1 and self.group == 1
+
+
+def share_run(plans: Sequence[LayerPlan]) -> float:
+    """What a forward runs of all parts under one plan for all rows, or one for each: every part that some row needs. All of them
+    without plans, which is the whole model."""
+    if not plans:
+        return 1.0
+    attention = frozenset[int]().union(*(plan.attention for plan in plans))
+    mlp = frozenset[int]().union(*(plan.mlp for plan in plans))
+    return LayerPlan(plans[0].layers, attention, mlp).share

@@ -268,7 +268,8 @@ class Driver(Protocol):
 @dataclass(slots=True)
 class Parts:
     """The live roles that a method brings. `claims`: the most columns it can ask about in a round, frontier included; `drafts`:
-    the most that it asks other models about, where those are more. `accept`: a verifier that takes the drafter's own one's place.
+    the most that it asks other models about, where those are more; `reads`: the most tokens of a row's text that the target
+    sketches at once, which no limit of the machine lowers. `accept`: a verifier that takes the drafter's own one's place.
     `hidden`: the sessions must keep last hidden states readable; `layers`: the target's must keep its exit layers. `reuse`: the
     target must be able to compute a window of a canvas. `bonus`: the verifier adds a token of its own after the accepted path,
     as speculation does; a search that chooses among claims does not, and its claims are never cut to what pays on the machine.
@@ -300,6 +301,7 @@ class Parts:
     drive: Driver | None = None
     claims: int = 1
     drafts: int = 1
+    reads: int = 0
     claims_per_token: int = 0
     candidates: int = 1
     slots: int = 0
@@ -332,6 +334,7 @@ class Parts:
             accept=self.accept or other.accept,
             drive=self.drive or other.drive,
             drafts=max(self.drafts, other.drafts),
+            reads=max(self.reads, other.reads),
             select=self.select or other.select,
             claims=max(self.claims, other.claims),
             claims_per_token=max(self.claims_per_token, other.claims_per_token),

@@ -23,8 +23,9 @@ from treewright.core.translation import Translation
 
 
 class Recorder(Protocol):
-    """Told of every forward: kind ("encode", "prefill", "score", or "sketch" for a part of the layers), rows, columns, seconds,
-    and the share of the layers' parts that ran."""
+    """Told of every forward: kind ("encode", "prefill", "score", "sketch"), rows, columns, seconds, and the share of the layers'
+    parts that ran. "score" is what budgets and traces count as a call of the model: a forward that text is decided by, or that
+    runs every part of the layers, whoever asked for it. "sketch" is a drafter's forward through less than that."""
 
     def __call__(self, kind: str, rows: int, columns: int, seconds: float, share: float = 1.0) -> None: ...
 
@@ -136,21 +137,22 @@ class Session(Protocol):
     def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         """Answers for every column of the forest; one forward over the columns that were not scored before, and over
         pending tokens, none where there are neither. A claim that was scored is not computed again until the commit.
-        plans: the part of the layers that runs, one for all rows or one for each; none for the whole model, which is all
-        there is where `Capabilities.layers` is 0."""
+        plans: the part of the layers that runs for the new columns, one for all rows or one for each; none for the whole model,
+        which is all there is where `Capabilities.layers` is 0. Recorded as a "score" whatever the plans."""
 
     def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
         """Answers of the same claims from a part of the model: columns that were scored keep their answers, the others get
         those of the plan (one for all rows, or one for each). Leaves nothing behind: a later `score` computes these columns in
-        full, a commit keeps none of them. One forward over the columns that were not sketched under these plans before. Only
-        where `Capabilities.layers` is not 0."""
+        full, a commit keeps none of them. One forward over the columns that were not sketched under these plans before; where
+        the rows' plans together need every part of the layers it is a full one, recorded as a "score", and so counts as a call.
+        Only where `Capabilities.layers` is not 0."""
 
     def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
         """What a part of the model says along text that is there already: answers [R, count, V] after each of the tokens
         first[r], first[r] + 1 ... of a row, in the text's coordinates and from the last of the prompt on, read on the whole
         model's memory of what comes before them. Places beyond a row's text mean nothing. Leaves nothing behind; comes before
-        anything is scored or sketched in the round, and `count` is at most the opening's claims. One forward. Only where
-        `Capabilities.layers` is not 0."""
+        anything is scored or sketched in the round, and `count` is at most the opening's claims. One forward, recorded as that of
+        a `sketch` is. Only where `Capabilities.layers` is not 0."""
 
     def adopt(self, columns: np.ndarray) -> None:
         """Says that what was scored is no part of the round's forest but of one of the drafter's own: column c of the round's

@@ -10,8 +10,8 @@ from typing import Any
 
 @dataclass(slots=True)
 class Call:
-    """One forward of one model. `columns` is what the forward computed, padding included; seconds are wall time; share: the
-    part of the layers that ran."""
+    """One forward of one model. `kind`: as a `Recorder` hears it. `columns` is what the forward computed, padding included;
+    seconds are wall time; share: the part of the layers that ran."""
 
     model: str
     kind: str

@@ -90,7 +90,9 @@ class Engine:
             max((observer.prompt_top for observer in parts.observe), default=0), reuse=parts.reuse,
         )  # fmt: skip
         drafting = replace(opening, prompt_top=0, claims=max(opening.claims, parts.drafts + self._claims_kept))
-        openings = {name: replace(opening, layers=parts.layers) if name == "target" else drafting for name in run.models}
+        read = max(opening.claims, min(parts.reads, max(self._limits)))
+        target = replace(opening, layers=parts.layers, claims=read)
+        openings = {name: target if name == "target" else drafting for name in run.models}
         self._sessions: dict[str, Session] = {
             name: model.open(self._text, openings[name], self._meter.recorder(name)) for name, model in run.models.items()
         }

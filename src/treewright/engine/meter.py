@@ -10,7 +10,7 @@ from treewright.core.trace import Call
 
 
 class Meter:
-    """calls: every model call of the run, in order. target_calls: how many of them scored claims with the target, which is
+    """calls: every model call of the run, in order. target_calls: how many of them were the target's of kind "score", which is
     what a budget of model calls counts; columns: what these computed for each row. `clock` gives seconds."""
 
     def __init__(self, budget: Budget, clock: Callable[[], float]) -> None:

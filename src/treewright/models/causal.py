@@ -194,13 +194,13 @@ class CausalModel:
 
     def _reader(self, opening: Opening) -> Reader:
         @torch.no_grad()
-        def read(sequences: Sequence[np.ndarray], plan: LayerPlan | None = None) -> list[Reading]:
+        def read(sequences: Sequence[np.ndarray], plans: Sequence[LayerPlan] = ()) -> list[Reading]:
             longest = max(len(sequence) for sequence in sequences)
             ids = np.zeros((len(sequences), longest), np.int64)
             for row, sequence in enumerate(sequences):
                 ids[row, : len(sequence)] = sequence
             wanted = opening.hidden or opening.layers
-            with nullcontext() if plan is None or self.layers is None else self.layers.running([plan]):
+            with nullcontext() if not plans or self.layers is None else self.layers.running(plans):
                 output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=wanted)
             hidden = output.hidden_states[-1].cpu() if opening.hidden else None
             layers = torch.stack(output.hidden_states[:-1], dim=2).cpu() if opening.layers else None

@@ -128,6 +128,7 @@ class CausalSession(OwnColumns):
     def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         if self._columns is not None:
             self._drop_claims()
+        self._sketched = None
         if self._scored == 0:
             block = self._first_block(forest, plans, "score")
             self._answers = self._assemble(block, forest.columns)
@@ -169,7 +170,7 @@ class CausalSession(OwnColumns):
         masks = self._masks.general(seen, own, (positions, self._slot_position), 0, count, keys)
         start = self._model.timed()
         answers = self._read(block, self._within_context(positions), masks, range(count), keys, [plan])
-        self._record("sketch", *block.shape, self._model.timed() - start, plan.share)
+        self._tell("sketch", *block.shape, self._model.timed() - start, [plan])
         return answers
 
     @torch.inference_mode()
@@ -246,8 +247,7 @@ class CausalSession(OwnColumns):
         else:
             mix = self._mixed(forest, begin)
             answers = self._read(ids, positions, masks, range(offset, offset + count), keys, plans, mix)
-        share = float(np.mean([plan.share for plan in plans])) if plans else 1.0
-        self._record(kind, rows, columns, model.timed() - start, share)
+        self._tell(kind, rows, columns, model.timed() - start, plans)
         return answers
 
     def _read(

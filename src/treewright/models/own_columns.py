@@ -8,6 +8,8 @@ from itertools import takewhile
 import numpy as np
 
 from treewright.core.errors import CapabilityError
+from treewright.core.layers import LayerPlan, share_run
+from treewright.core.session import Recorder
 
 
 def no_embeddings() -> CapabilityError:
@@ -16,9 +18,16 @@ def no_embeddings() -> CapabilityError:
 
 
 class OwnColumns:
-    """What `Session.adopt` says, kept until the commit. Base of the sessions that answer causal claims."""
+    """What `Session.adopt` says, kept until the commit, and how forwards are told of. Base of the sessions that answer causal
+    claims."""
 
     _columns: np.ndarray | None = None
+    _record: Recorder
+
+    def _tell(self, kind: str, rows: int, columns: int, seconds: float, plans: Sequence[LayerPlan] = ()) -> None:
+        """Records a forward under these plans; a sketch through which every part of the layers ran is a call of the model."""
+        share = share_run(plans)
+        self._record("score" if kind == "sketch" and share == 1 else kind, rows, columns, seconds, share)
 
     def adopt(self, columns: np.ndarray) -> None:
         self._columns = columns

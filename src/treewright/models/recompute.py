@@ -3,6 +3,7 @@
 Exact tables use it, and transformers models whose memory cannot hold a tree and is not known to go on from a state (ALiBi
 without positions, RWKV): there every distinct leaf path becomes a row of one right-padded forward without a cache, which no
 causal model can tell from a row of its own. Cost: one forward a round over (prompt + text + path) tokens for every leaf.
+A part of the layers reads the text anew, too, since there is no memory that the whole model left.
 """
 
 from __future__ import annotations
@@ -42,11 +43,11 @@ class Reading(NamedTuple):
 
 
 class Reader(Protocol):
-    """Reads sequences of tokens, with the part of the layers that a plan names; gives for each what `Reading` holds, or the
-    first fields of it."""
+    """Reads sequences of tokens, each with the part of the layers that its plan names, or with the whole model where there are no
+    plans; gives for each what `Reading` holds, or the first fields of it."""
 
     def __call__(
-        self, sequences: list[np.ndarray], plan: LayerPlan | None = None
+        self, sequences: list[np.ndarray], plans: Sequence[LayerPlan] = ()
     ) -> Sequence[tuple[torch.Tensor | None, ...]]: ...
 
 
@@ -55,9 +56,11 @@ Mix = dict[int, tuple[np.ndarray, np.ndarray]]
 
 
 class MixReader(Protocol):
-    """Reads sequences in which some places are mixed."""
+    """Reads sequences in which some places are mixed; `plans` as in `Reader`."""
 
-    def __call__(self, sequences: list[np.ndarray], mixes: list[Mix]) -> Sequence[tuple[torch.Tensor | None, ...]]: ...
+    def __call__(
+        self, sequences: list[np.ndarray], mixes: list[Mix], plans: Sequence[LayerPlan] = ()
+    ) -> Sequence[tuple[torch.Tensor | None, ...]]: ...
 
 
 class RecomputeSession(OwnColumns):
@@ -75,6 +78,8 @@ class RecomputeSession(OwnColumns):
         self._base = np.zeros(0, np.int64)
         self._pending = np.zeros(0, np.int64)
         self._answers: Answers | None = None
+        self._sketched: tuple[tuple[LayerPlan, ...], Answers] | None = None
+        self._in_part = False
         self.seen = np.zeros(0, np.int64)
         self.prompt_top: np.ndarray | None = None
 
@@ -109,25 +114,37 @@ class RecomputeSession(OwnColumns):
         return self.score(Forest(self._text.frontier()))
 
     def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
-        if forest.mix and self._read_mixed is None:
-            raise no_embeddings()
         if self._columns is not None:
             self._start_afresh()
-        if plans:
-            self._answers = self._answer_by_plans(forest, plans, "score")
-            return self._answers
-        known = self._answers
+        self._sketched = None
+        self._in_part = bool(plans) or (self._in_part and self._answers is not None)
+        if self._answers is None or self._answers.logits.shape[1] < forest.columns:
+            self._answers = self._answer(forest, self._answers, plans, "score")
+        return self._answers
+
+    def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
+        same = self._sketched is not None and self._sketched[0] == plans
+        known = self._sketched[1] if same else self._answers  # type: ignore[index]
+        if known is None or known.logits.shape[1] < forest.columns:
+            known = self._answer(forest, known, plans, "sketch")
+            self._sketched = plans, known
+        return known
+
+    def _answer(self, forest: Forest, known: Answers | None, plans: Sequence[LayerPlan], kind: str) -> Answers:
+        """Answers of all columns: those that are known, and one forward over the paths to the others."""
+        if forest.mix and self._read_mixed is None:
+            raise no_embeddings()
         scored = 0 if known is None else known.logits.shape[1]
-        if known is not None and scored >= forest.columns:
-            return known
-        if known is None:
+        if self._answers is None:
             self._pending = self._text.length - self.seen
         asked = [
             (row, path) for row in range(forest.rows) for path in self._leaf_paths(forest, row)
             if max(path, default=0) >= max(scored, 1) or (not scored and self._pending[row])
         ]  # fmt: skip
-        read = self._read_paths(forest, asked) if asked else []
-        answers = self._blank_answers(forest, read)
+        read = []
+        if asked:
+            read = self._read_anew(forest, asked, plans, kind) if plans else self._read_paths(forest, asked)
+        answers = self._blank_answers(forest, read, known)
         for row in range(forest.rows):
             kept = self._root[row]
             if known is not None:
@@ -135,57 +152,48 @@ class RecomputeSession(OwnColumns):
             elif not self._pending[row] and kept is not None:
                 _write(answers, row, [0], kept.at(None))
         for (row, path), reading in zip(asked, read, strict=True):
-            end = len(reading.logits) - len(path)
-            _write(answers, row, [0, *path], reading.at(slice(end - 1, None)))
-            self._states[row] = reading.at(slice(end)).hidden
-        self._answers = answers
-        return answers
-
-    def sketch(self, forest: Forest, *plans: LayerPlan) -> Answers:
-        answers = self._answer_by_plans(forest, plans, "sketch")
-        known = self._answers
-        for row in range(forest.rows) if known is not None else ():
-            _write(answers, row, list(range(known.logits.shape[1])), Reading.of(known, row))  # type: ignore[union-attr, arg-type]
+            columns, end = [0, *path], len(reading.logits) - len(path)
+            # A path begins with what was answered before. The whole model says the same of it again; another plan would not.
+            settled = max(scored, int(not self._pending[row])) if plans or self._in_part else 0
+            first = sum(column < settled for column in columns)
+            _write(answers, row, columns[first:], reading.at(slice(end - 1 + first, None)))
+            if kind == "score":
+                self._states[row] = reading.at(slice(end)).hidden
         return answers
 
     def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
         ends = np.minimum(first + count, self._text.length)
         texts = [self._sequence_before(row, int(end)) for row, end in enumerate(ends)]
-        read = self._forward(texts, "sketch", plan)
+        read = self._forward(texts, "sketch", [plan] * len(texts))
         logits = read[0].logits.new_zeros(len(texts), count, read[0].logits.shape[-1])
         for row, reading in enumerate(read):
             begin = int(first[row]) - int(self._base[row]) + len(self._own[row])
             logits[row, : len(reading.logits) - begin] = reading.logits[begin:]
         return Answers(logits)
 
-    def _answer_by_plans(self, forest: Forest, plans: Sequence[LayerPlan], kind: str) -> Answers:
-        """Answers of all columns with a part of the layers, read anew."""
-        if self._answers is None:
-            self._pending = self._text.length - self.seen
-        answers = None
-        for row in range(forest.rows):
-            plan = plans[row if len(plans) > 1 else 0]
-            paths = self._leaf_paths(forest, row)
-            read = self._forward([self._sequence(forest, row, path) for path in paths], kind, plan)
-            answers = self._blank_answers(forest, read) if answers is None else answers
-            for path, reading in zip(paths, read, strict=True):
-                _write(answers, row, [0, *path], reading.at(slice(len(reading.logits) - len(path) - 1, None)))
-        assert answers is not None
-        return answers
-
     def _read_paths(self, forest: Forest, asked: list[tuple[int, list[int]]]) -> list[Reading]:
-        """What is said of each asked (row, path), from some token at or before the frontier to the path's end."""
+        """What the whole model says of each asked (row, path), from some token at or before the frontier to the path's end."""
+        return self._read_anew(forest, asked, (), "score")
+
+    def _read_anew(
+        self, forest: Forest, asked: list[tuple[int, list[int]]], plans: Sequence[LayerPlan], kind: str
+    ) -> list[Reading]:  # fmt: skip
+        """The same from the first token on; `plans` as in `score`."""
         sequences = [self._sequence(forest, row, path) for row, path in asked]
+        plans = [plans[row if len(plans) > 1 else 0] for row, _ in asked] if plans else []
         if not forest.mix:
-            return self._forward(sequences, "score")
+            return self._forward(sequences, kind, plans)
         mixes = []
         for (row, path), sequence in zip(asked, sequences, strict=True):
             places = {column: len(sequence) - len(path) + step for step, column in enumerate(path)}
             mixes.append({places[at]: (mix[0][row], mix[1][row]) for at, mix in forest.mix.items() if at in places})
-        return self._forward(sequences, "score", mixes=mixes)
+        return self._forward(sequences, kind, plans, mixes)
 
-    def _blank_answers(self, forest: Forest, read: Sequence[Reading]) -> Answers:
-        one = read[0].at(0) if read else next(root for root in self._root if root is not None)
+    def _blank_answers(self, forest: Forest, read: Sequence[Reading], known: Answers | None) -> Answers:
+        if read:
+            one = read[0].at(0)
+        else:
+            one = next(root for root in self._root if root is not None) if known is None else Reading.of(known, (0, 0))
         logits, hidden, layers = (
             None if outputs is None else outputs.new_zeros(forest.rows, forest.columns, *outputs.shape) for outputs in one
         )
@@ -199,6 +207,7 @@ class RecomputeSession(OwnColumns):
         return states
 
     def commit(self, paths: Sequence[Sequence[int]]) -> None:
+        self._sketched = None
         if self._answers is None:
             return
         paths = self._own_paths(paths)
@@ -220,7 +229,7 @@ class RecomputeSession(OwnColumns):
         self._answers, self._columns = None, None
 
     def select(self, rows: Sequence[int]) -> None:
-        index = list(rows)
+        index, self._sketched = list(rows), None
         self._own = [list(self._own[row]) for row in index]
         self._root, self._states = [self._root[row] for row in index], [self._states[row] for row in index]
         self._base, self.seen = self._base[index], self.seen[index]
@@ -251,19 +260,15 @@ class RecomputeSession(OwnColumns):
         return np.concatenate([self._own[row], self._text.token[row, self._base[row] : end]]).astype(np.int64)
 
     def _forward(
-        self, sequences: list[np.ndarray], kind: str, plan: LayerPlan | None = None, mixes: list[Mix] | None = None
+        self, sequences: list[np.ndarray], kind: str, plans: Sequence[LayerPlan] = (), mixes: list[Mix] | None = None
     ) -> list[Reading]:
         begin = time.perf_counter()
         if mixes is not None and self._read_mixed is not None:
-            found = self._read_mixed(sequences, mixes)
+            found = self._read_mixed(sequences, mixes, plans)
         else:
-            found = self._read(sequences) if plan is None else self._read(sequences, plan)
+            found = self._read(sequences, plans)
         read = [Reading(*outputs) for outputs in found]  # type: ignore[arg-type]
-        columns = max(len(sequence) for sequence in sequences)
-        share = 1.0 if plan is None else plan.share
-        self._record(
-            "score" if kind == "sketch" and share == 1 else kind, len(sequences), columns, time.perf_counter() - begin, share
-        )
+        self._tell(kind, len(sequences), max(map(len, sequences)), time.perf_counter() - begin, plans)
         return read
 
 

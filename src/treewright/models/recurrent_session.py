@@ -44,8 +44,8 @@ class RecurrentSession(RecomputeSession):
         self._behind: list[torch.Tensor | None] = []
 
     @staticmethod
-    def _refuse(sequences: list[np.ndarray], plan: LayerPlan | None = None) -> list[Reading]:
-        raise AssertionError("unreachable: every reading of this session starts from its memory")
+    def _refuse(sequences: list[np.ndarray], plans: Sequence[LayerPlan] = ()) -> list[Reading]:
+        raise ValueError("a model that keeps states runs all its layers (Capabilities.layers is 0); ask it without a plan")
 
     def _read_prompts(self, prompts: list[np.ndarray]) -> None:
         first = len(self._own) - len(prompts)

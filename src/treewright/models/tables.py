@@ -80,26 +80,34 @@ class Table:
         return state / np.sqrt((state**2).mean()) if norm else state
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> RecomputeSession:
-        def read(sequences: list[np.ndarray], plan: LayerPlan | None = None) -> list[Reading]:
-            depth = self.layers if plan is None else round(plan.share * self.layers)
+        def read(sequences: list[np.ndarray], plans: Sequence[LayerPlan] = ()) -> list[Reading]:
             return [
                 Reading(
                     self._read(sequence, partial(self.exit_logits, layer=depth)),
                     self._read(sequence, self.hidden) if opening.hidden else None,
                     self._read(sequence, self.states) if opening.layers else None,
                 )
-                for sequence in sequences
+                for sequence, depth in zip(sequences, self._ends(plans, len(sequences)), strict=True)
             ]  # fmt: skip
 
-        def read_mixed(sequences: list[np.ndarray], mixes: list[Mix]) -> list[Reading]:
-            plain = read(sequences)
-            logits = [self._read(one, partial(self.mixed_logits, mix=mix)) for one, mix in zip(sequences, mixes, strict=True)]
-            return [reading._replace(logits=found) for reading, found in zip(plain, logits, strict=True)]
+        def read_mixed(sequences: list[np.ndarray], mixes: list[Mix], plans: Sequence[LayerPlan] = ()) -> list[Reading]:
+            depths = self._ends(plans, len(sequences))
+            logits = [
+                self._read(sequence, partial(self.mixed_logits, mix=mix, layer=depth))
+                for sequence, mix, depth in zip(sequences, mixes, depths, strict=True)
+            ]  # fmt: skip
+            return [reading._replace(logits=found) for reading, found in zip(read(sequences), logits, strict=True)]
 
         return RecomputeSession(text, opening, record, read, TableHead(), read_mixed)
 
-    def mixed_logits(self, prefix: Sequence[int], mix: Mix) -> np.ndarray:
-        """The logits [V] after a prefix of which some places are mixed: the mean over all prefixes that it may stand for."""
+    def _ends(self, plans: Sequence[LayerPlan], count: int) -> list[int]:
+        """After which layer each of so many sequences is answered: the more of the layers run, the later."""
+        return [round(plan.share * self.layers) for plan in plans] or [self.layers] * count
+
+    def mixed_logits(self, prefix: Sequence[int], mix: Mix, layer: int | None = None) -> np.ndarray:
+        """The logits [V] after a prefix of which some places are mixed: the mean over all prefixes that it may stand for. layer:
+        as in `exit_logits`; the last one if None."""
+        layer = self.layers if layer is None else layer
         first = max(0, len(prefix) - self.order)
         places = [
             list(zip(*mix[place], strict=True)) if place in mix else [(prefix[place], 1.0)] for place in range(first, len(prefix))
@@ -108,7 +116,7 @@ class Table:
         for chosen in product(*places):
             weight = float(np.prod([share for _, share in chosen]))
             if weight > 0:
-                logits += weight * self.logits([int(token) for token, _ in chosen])
+                logits += weight * self.exit_logits([int(token) for token, _ in chosen], layer)
         return logits
 
     @staticmethod

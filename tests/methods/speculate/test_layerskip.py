@@ -67,6 +67,17 @@ def test_calls_of_a_round(decode: Any):
     assert decoded.trace().model_calls == decoded.rounds()
 
 
+@pytest.mark.parametrize("family", ["table", "llama"])
+def test_drafts_through_all_layers_are_calls_of_the_budget(family: str, decode: Any, deep: Any):
+    model = TABLE if family == "table" else deep("llama").protocol
+    settings = dict(max_new_tokens=40, budget=Budget(model_calls=8))
+    for layer, calls, tokens in ((model.capabilities.layers, 4, 8), (1, 1, None)):
+        decoded = decode(model, "layerskip", [PROMPT], {"exit_layer": layer, "tokens": 3}, **settings)
+        assert [step.calls for step in decoded.trace().steps] == [calls] * (8 // calls)
+        assert decoded.trace().model_calls == 8
+        assert tokens is None or len(decoded.tokens[0]) == tokens
+
+
 @pytest.mark.parametrize("options", [{"exit_layer": 6, "tokens": 2}], ids=str)
 def test_the_law_holds_at_other_exits(options: dict[str, Any]):
     assert laws.lossless("layerskip", options).worst <= 1e-9

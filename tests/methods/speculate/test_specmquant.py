@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from treewright.core.claims import Law
 from treewright.core.errors import InputError
-from treewright.core.request import Sampling
+from treewright.core.request import Budget, Sampling
 from treewright.methods.speculate import specmquant
 from treewright.models.tables import Table
 from treewright.testing import laws
@@ -22,7 +23,7 @@ OPTIONS = {"chain": 4, "levels": 2, "top_k": 2, "nodes": 4}
 @pytest.mark.parametrize(
     "options",
     [
-        {"chain": 2, "levels": 1, "top_k": 2, "nodes": 2},
+        {"chain": 2, "levels": 3, "top_k": 3, "nodes": 2},
         {"chain": 1, "levels": 2, "top_k": 2, "nodes": 3},
         {"chain": 1, "levels": 1},
     ],
@@ -56,6 +57,54 @@ def test_a_chain_that_ends_by_what_its_last_token_is_breaks_the_law(off_the_law)
 
 def calls_of(decoded, model: str) -> int:
     return sum(call.model == model and call.kind == "score" for call in decoded.trace().calls)
+
+
+def offered_by_hand(small: Table, text: list[int], levels: int, top_k: int, nodes: int, room: int) -> set[tuple[int, ...]]:
+    """The best `nodes` of an EAGLE-2 tree below `text`, none of them deeper than `room`."""
+    values, level = dict[tuple[int, ...], float](), {(): 0.0}
+    for _ in range(min(levels, room)):
+        below = {}
+        for path, value in level.items():
+            logits = small.logits([*text, *path])
+            logs = logits - logits.max() - np.log(np.exp(logits - logits.max()).sum())
+            below |= {(*path, int(token)): value + logs[token] for token in np.argsort(-logs)[:top_k]}
+        values |= dict(sorted(below.items(), key=lambda item: -item[1])[: max(top_k, nodes)])
+        level = dict(sorted(below.items(), key=lambda item: -item[1])[:top_k])
+    return set(sorted(values, key=lambda path: -values[path])[:nodes])
+
+
+def calls_by_hand(text: tuple[int, ...], chain: int, levels: int, top_k: int, nodes: int, room: int) -> int:
+    """Inner rounds of a chain at temperature 0: each brings what was offered of the middle model's text, and one token."""
+    new, calls, most = list[int](), 0, min(chain + levels, room)
+    while len(new) < min(chain, most):
+        offered, begin, calls = offered_by_hand(SMALL, [*text, *new], levels, top_k, nodes, room - len(new)), len(new), calls + 1
+        while tuple(new[begin:]) in offered | {()} and len(new) < most:
+            new.append(int(MIDDLE.logits([*text, *new]).argmax()))
+    return calls
+
+
+@pytest.mark.parametrize("top_k", [1, 2, 3, 5])
+@pytest.mark.parametrize("nodes", [1, 2, 4])
+def test_what_is_offered_is_the_best_below_the_end_new_or_not(top_k, nodes, decode, greedy_text):
+    """With fewer nodes than are expanded, a chain ends at nodes of the smallest model that have children already."""
+    options = {"chain": 5, "levels": 3, "top_k": top_k, "nodes": nodes}
+    expected = []
+    for prompt in PROMPTS:
+        how = dict(others={"draft2": SMALL}, max_new_tokens=20, budget=Budget(model_calls=1))
+        decoded = decode(TARGET, "specmquant", [prompt], options, MIDDLE, **how)
+        expected.append(calls_by_hand(prompt, **options, room=19))
+        assert calls_of(decoded, "draft") == expected[-1]
+    together = decode(TARGET, "specmquant", PROMPTS, options, MIDDLE, **how)
+    assert calls_of(together, "draft") == max(expected)
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_with_fewer_nodes_than_are_expanded_rows_are_their_own(temperature, decode):
+    options = {"chain": 6, "levels": 3, "top_k": 3, "nodes": 2}
+    how = dict(others={"draft2": SMALL}, max_new_tokens=30, sampling=Sampling(temperature), seed=3)
+    together = decode(TARGET, "specmquant", PROMPTS, options, MIDDLE, **how)
+    assert together.tokens[:1] == decode(TARGET, "specmquant", PROMPTS[:1], options, MIDDLE, **how).tokens
+    assert together.accepted() > 15
 
 
 def test_the_chain_is_the_middle_models_own_text(decode, greedy_text, watcher):

@@ -88,7 +88,8 @@ def test_sampled_tree_has_as_many_children_as_its_first_ones_allow(decode: Any, 
                     assert len(set(tokens)) == len(tokens)
                     widths.add(len(tokens))
 
-    decode(TABLE, "swift", PROMPTS, {"steps": 3}, observers=[watcher(look)], max_new_tokens=30, sampling=Sampling(0.3), seed=1)
+    how = dict(max_new_tokens=60, sampling=Sampling(0.3), seed=1)
+    decode(TABLE, "swift", PROMPTS[:1], {"steps": 3}, observers=[watcher(look)], **how)
     assert {1, 3, 5} <= widths
 
 
@@ -187,7 +188,25 @@ def test_a_trial_on_a_network_reads_the_first_new_tokens_behind_the_prompts_memo
     assert score == pytest.approx(float((predicted == torch.tensor(text[1:7])).double().mean()))
 
 
-def test_claims_hold_the_widest_tree_and_the_window():
+@pytest.mark.parametrize("prompts", [[[3, 14, 15, 9, 26]], [[5], [35, 8, 9, 7, 9, 3]]], ids=["one row", "two rows"])
+def test_a_window_may_be_wider_than_the_rounds_that_pay(prompts: Any, deep: Any):
+    fresh = treewright.load(deep("llama").model)
+    options = {"window": 200, "enough": 0.0, "steps": 2, "width": 1, "threshold": 0.1}
+    found = treewright.generate(fresh, prompts, "swift", options, max_new_tokens=203)
+    plain = treewright.generate(fresh, prompts, "plain", max_new_tokens=203)
+    assert [result.tokens for result in found] == [result.tokens for result in plain]
+    trials = [call for call in found[0].trace.calls if call.kind == "sketch" and call.columns == 200]
+    search = next(value for key, value in fresh.memories.items() if key[0] == "swift")
+    assert len(trials) == search.trials == 1 and search.score > 0
+    assert max(call.columns for call in found[0].trace.calls if call.kind == "score") <= 64
+
+
+def test_a_window_that_no_text_fills_takes_no_memory(deep: Any):
+    found = treewright.generate(deep("llama"), [1, 2], "swift", {"window": 10**9, "steps": 2}, max_new_tokens=8)
+    assert found.tokens == treewright.generate(deep("llama"), [1, 2], "plain", max_new_tokens=8).tokens
+
+
+def test_claims_hold_the_widest_tree():
     assert Config().claims == 1 + 24 * 5 + WIDEST
     assert Config(threshold=0.4).claims == 1 + 24 * WIDEST + WIDEST
     assert Config(threshold=0.95).claims == 1 + 24 * 3 + WIDEST

@@ -16,15 +16,15 @@ with another tokenizer ranks the tokens that both have; where it has no answer a
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from treewright.core.answers import Answers
-from treewright.core.claims import ABSENT, Forest
 from treewright.core.errors import require
 from treewright.core.roles import Parts, Round
 from treewright.ops.ngram import continuations
+from treewright.parts.propose.growth import ask_level, best_children
+from treewright.parts.propose.sketchpad import Sketchpad
 from treewright.parts.propose.trees import Trie, place
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
@@ -69,25 +69,10 @@ class Config:
         for name in ("nodes", "retrieved", "depth", "beam", "k", "keep", "max_ngram", "length"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")
 
-
-@dataclass(slots=True)
-class Drafted:
-    """A row's drafts: the tree, the log-probability of each node's path, and the column that the draft model answered it at, -1
-    where it was not asked."""
-
-    trie: Trie = field(default_factory=Trie)
-    value: list[float] = field(default_factory=lambda: [0.0])
-    column: list[int] = field(default_factory=lambda: [0])
-
-    def offer(self, parent: int, tokens: np.ndarray, values: np.ndarray) -> list[int]:
-        """New children of `parent`; their nodes."""
-        nodes = []
-        for token, value in zip(tokens.tolist(), values.tolist(), strict=True):
-            if token != ABSENT:
-                nodes.append(self.trie.add(parent, token))
-                self.value.append(self.value[parent] + value)
-                self.column.append(ABSENT)
-        return nodes
+    @property
+    def asked(self) -> int:
+        """The most columns that the draft model is asked about."""
+        return 1 + self.beam * (self.depth - 1)
 
 
 def retrieved(text: np.ndarray, config: Config, width: int) -> tuple[Trie, list[int]]:
@@ -122,12 +107,13 @@ class Fusion:
         config = self._config
         if round.claims < 2 or round.depth_left < 1:
             return
-        rows, first = self._draft(round)
+        pad = Sketchpad(round, "draft", config.asked)
+        first = self._draft(pad)
         # Where the machine allows fewer claims than both trees have, each gives way in proportion.
         share = max(1, (round.claims - 1) * config.nodes // (config.nodes + config.retrieved))
         tries = []
-        for row, drafted in enumerate(rows):
-            trie = drafted.trie.best(drafted.value.__getitem__, 1 + min(config.nodes, share))
+        for row, sketch in enumerate(pad.rows):
+            trie = sketch.best(sketch.values.__getitem__, 1 + min(config.nodes, share))
             found, counts = retrieved(round.text.of(row), config, int(round.deepest[row]))
             if first[row]:
                 stays = pruned(found, first[row])
@@ -136,66 +122,25 @@ class Fusion:
             trie.merge(kept, min(round.claims, len(trie) + config.retrieved))
             tries.append(trie)
         place(round, tries)
-        round.sessions["draft"].adopt(self._asked(round, rows, tries))
+        paths = [[trie.path(node) for node in range(len(trie))] for trie in tries]
+        pad.adopt([[sketch.insert(path) for path in claimed] for sketch, claimed in zip(pad.rows, paths, strict=True)])
 
-    def _draft(self, round: Round) -> tuple[list[Drafted], list[set[int]]]:
-        """Each row's drafts, and the draft model's `keep` best first tokens."""
-        config, own = self._config, Forest(round.text.frontier())
-        rows = [Drafted() for _ in range(round.rows)]
-        beams: list[list[int]] = [[0] for _ in rows]
+    def _draft(self, pad: Sketchpad) -> list[set[int]]:
+        """Drafts every row's tree; gives the draft model's `keep` best first tokens."""
+        config, beams = self._config, [[0] for _ in pad.rows]
         first: list[set[int]] = []
-        for level in range(min(config.depth, round.depth_left)):
-            answers = round.sessions["draft"].score(own)
+        for _ in range(min(config.depth, pad.round.depth_left)):
+            ask_level(pad, beams)
             if not first:
-                first = [set(top[top != ABSENT].tolist()) for top in answers.top(config.keep)[:, 0]]
-            offered = [self._offer(answers, row, drafted, beams[row]) for row, drafted in enumerate(rows)]
-            beams = [
-                sorted(nodes, key=drafted.value.__getitem__, reverse=True)[: config.beam]
-                for nodes, drafted in zip(offered, rows, strict=True)
-            ]  # fmt: skip
-            if level + 1 < min(config.depth, round.depth_left):
-                self._claim(own, rows, beams)
-        return rows, first
-
-    def _offer(self, answers: Answers, row: int, drafted: Drafted, beam: list[int]) -> list[int]:
-        new: list[int] = []
-        for node in beam:
-            column = drafted.column[node]
-            tokens = answers.top(self._config.k)[row, column]
-            logits = answers.row(row, column).astype(np.float64)
-            if tokens[0] != ABSENT:
-                largest = logits.max()
-                new += drafted.offer(node, tokens, logits[tokens] - largest - np.log(np.exp(logits - largest).sum()))
-        return new
-
-    @staticmethod
-    def _claim(own: Forest, rows: list[Drafted], beams: list[list[int]]) -> None:
-        """Asks the draft model about the best nodes of a level next."""
-        width = max(1, *map(len, beams))
-        parents, token = np.full((len(rows), width), ABSENT), np.full((len(rows), width), ABSENT)
-        for row, (drafted, beam) in enumerate(zip(rows, beams, strict=True)):
-            for place_in, node in enumerate(beam):
-                parents[row, place_in] = drafted.column[drafted.trie.parents[node]]
-                token[row, place_in] = drafted.trie.tokens[node]
-                drafted.column[node] = own.columns + place_in
-        own.grow(parents, token)
-
-    @staticmethod
-    def _asked(round: Round, rows: list[Drafted], tries: list[Trie]) -> np.ndarray:
-        """For each claim of the round the column that the draft model answered it at, [R, N]."""
-        columns = np.full((round.rows, round.forest.columns), ABSENT)
-        for row, (drafted, trie) in enumerate(zip(rows, tries, strict=True)):
-            nodes = [0]
-            columns[row, 0] = 0
-            for node in range(1, len(trie)):
-                above = nodes[trie.parents[node]]
-                nodes.append(drafted.trie.children[above].get(trie.tokens[node], ABSENT) if above >= 0 else ABSENT)
-                columns[row, node] = drafted.column[nodes[-1]] if nodes[-1] >= 0 else ABSENT
-        return columns
+                top = zip(*pad.top_children(beams, config.keep), strict=True)
+                first = [set(ids[0, logs[0] > -np.inf].tolist()) for ids, logs in top]
+            # A node that is not among the best `nodes` of its level is not among the best of all.
+            offered = best_children(pad, beams, config.k, max(config.beam, config.nodes))
+            beams = [best[: config.beam] for best in offered]
+        return first
 
 
 def parts(config: Config) -> Parts:
     return Parts(
-        propose=Fusion(config), verify=SampleThenMatch(),
-        claims=1 + config.nodes + config.retrieved, drafts=1 + config.beam * (config.depth - 1),
+        propose=Fusion(config), verify=SampleThenMatch(), claims=1 + config.nodes + config.retrieved, drafts=config.asked
     )  # fmt: skip

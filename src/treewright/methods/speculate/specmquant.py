@@ -87,8 +87,7 @@ class Chain:
 
     def _offer(self, config: Config) -> None:
         """Drafts the smallest model's best nodes below each end, and asks the middle model about them."""
-        small = self.smallest
-        first = [len(sketch) for sketch in small.rows]
+        small, below = self.smallest, [list[int]() for _ in self.ends]
         level = [[] if end is None else [end[1]] for end in self.ends]
         for sketch, roots in zip(small.rows, level, strict=True):
             for root in roots:
@@ -99,11 +98,14 @@ class Chain:
             ask_level(small, level)
             best = best_children(small, level, config.top_k, max(config.top_k, config.nodes))
             level = [nodes[: config.top_k] for nodes in best]
+            # Some are older than this round: the last one may have expanded what it did not offer, and the walk ended there.
+            for offered, nodes in zip(below, best, strict=True):
+                offered += nodes
         for row, end in enumerate(self.ends):
             if end is not None:
                 self.middle.ask(row, end[0])
                 place = {end[1]: end[0]}
-                for node in small.rows[row].best_nodes(config.nodes, first[row]):
+                for node in small.rows[row].best_nodes(config.nodes, below[row]):
                     place[node] = self.middle.rows[row].add(place[small.rows[row].parents[node]], small.rows[row].tokens[node])
                     if self.middle.may_grow(row, place[node]):
                         self.middle.ask(row, place[node])

@@ -44,11 +44,12 @@ class Sketch(Trie):
             self.columns.append(UNASKED)
         return node
 
-    def best_nodes(self, count: int, first: int = 1) -> list[int]:
-        """The `count` nodes of the largest value from node `first` on, by number; of equal ones the earlier. They hang together
-        where no node is worth more than its parent."""
-        order = np.argsort(-np.array(self.values[first:]), kind="stable")[:count]
-        return sorted((order + first).tolist())
+    def best_nodes(self, count: int, among: Sequence[int] | None = None) -> list[int]:
+        """The `count` nodes of the largest value `among` these (without them, of all but the frontier), by number; of equal ones
+        the earlier. They hang together where no node is worth more than its parent."""
+        nodes = np.arange(1, len(self)) if among is None else np.array(sorted(among), np.int64)
+        order = np.argsort(-np.array(self.values)[nodes], kind="stable")[:count]
+        return sorted(nodes[order].tolist())
 
 
 class Sketchpad:
