@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from treewright.bench import speed, verify_cost
+from treewright.bench import spec, speed, verify_cost
 from treewright.bench.arguments import assignment, listed, pair, positive
 
 CONFIGURATIONS = Path(__file__).resolve().parents[2] / "benchmarks"
@@ -33,6 +33,13 @@ def test_the_shipped_speed_configurations(name: str) -> None:
     args = speed.arguments([f"@{CONFIGURATIONS / name}", "--prompts", "9"])
     assert args.model == "default" and args.nodes == "auto" and args.prompts == 9
     assert args.compile == (name == "speed-compiled.args")
+
+
+def test_the_shipped_spec_configuration() -> None:
+    args = spec.arguments([f"@{CONFIGURATIONS / 'spec.args'}"])
+    assert (args.prompts, args.max_new_tokens, args.repeats, args.batches) == (6, 96, 2, (1,))
+    assert args.methods == ("auto", "token_recycling:nodes=15", "suffix", "prompt_lookup")
+    assert args.temperatures == (0.0, 1.0) and args.roles == [("draft", "default-draft")] and args.exports == []
 
 
 def test_the_shipped_verify_cost_configuration() -> None:

@@ -75,3 +75,15 @@ def test_bad_files(tmp_path: Path) -> None:
         read_records(tmp_path / "run", "speed")
     with pytest.raises(InputError, match="no trees at batch 2"):
         curves(read_records(tmp_path / "cost", "verify-cost"), 2)
+
+
+def test_a_file_without_plain_decoding_is_named(tmp_path: Path) -> None:
+    given = files(tmp_path)
+    (tmp_path / "run").write_text(json.dumps(record()) + "\n")
+    with pytest.raises(
+        InputError, match=r"run has no record of `plain` beside 'token_recycling' \(domain all.*give the whole file"
+    ):
+        run("predict", given)
+    (tmp_path / "run").write_text("".join(json.dumps(line) + "\n" for line in (PLAIN, record(temperature=1.0))))
+    with pytest.raises(InputError, match=r"temperature 1, batch 1"):
+        run("predict", given)

@@ -17,7 +17,7 @@ COMMON = {
     "task", "machine", "versions", "model", "parameters", "dtype", "device", "compiled", "prompt_set", "max_new_tokens",
     "ignore_eos", "seed", "repeats", "node_choice", "domain", "texts", "method", "recipe", "options", "peer", "lossless",
     "temperature", "batch", "units", "prompts", "new_tokens", "model_calls", "draft_calls", "calls_per_token",
-    "tokens_per_call", "seconds", "ms_per_token", "unit_seconds", "unit_tokens", "outside_ms_per_round",
+    "tokens_per_call", "row_rounds", "seconds", "ms_per_token", "unit_seconds", "unit_tokens", "outside_ms_per_round",
     "ratio_to_transformers", "ratio_to_plain", "repetition", "equal", "rows_compared", "rows_identical", "divergences", "roles",
     "claims_per_round", "tried_by_depth", "accepted_by_depth", "calls_by_columns", "draft_share",
 }  # fmt: skip

@@ -27,6 +27,8 @@ TRANSFORMERS = "transformers"
 ASSISTED = "transformers:assisted"
 PLAIN = "plain"
 NODES = "nodes"
+PLACEHOLDER = "placeholder"
+"""The option of methods that ask about a token which they do not draft."""
 NEEDS = openvino_peer.NEEDS
 """The exports that each peer outside torch reads."""
 
@@ -135,9 +137,9 @@ class Ours:
         asked = [call for call in last.calls if call.kind in ("score", "sketch")]
         drafts = [call for call in asked if call.model != "target" or call.kind == "sketch"]
         sizes = Counter(call.columns for call in asked if call.model == "target" and call.kind == "score")
-        depths = Depths()
+        depths, aside = Depths(), placeholders(Recipe.of(self.method, self.options))
         for result in results:
-            depths.add(result.trace.steps)
+            depths.add(result.trace.steps, aside)
         return Outcome(
             [result.tokens for result in results], seconds, last.model_calls, len(drafts), depths.rounds,
             last.seconds - last.seconds_in_model, sum(call.seconds for call in drafts), dict(sizes), depths,
@@ -244,6 +246,17 @@ def our_contestants(
     if unused:
         raise UnknownOption(f"no method in this run has the option '{unused[0]}'; methods: {', '.join(c.name for c in built)}")
     return built
+
+
+def placeholders(recipe: Recipe) -> frozenset[int]:
+    """The token ids that a recipe, or one that it chooses among, asks about without drafting them."""
+    return frozenset(
+        one.options_of(card.name).get(PLACEHOLDER, option.default)
+        for one in (recipe, *recipe.arms())
+        for card in one.cards()
+        for option in card.options
+        if option.name == PLACEHOLDER
+    )
 
 
 def _takes(cards: Sequence[Card], key: str) -> bool:

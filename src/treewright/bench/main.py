@@ -9,6 +9,7 @@ from treewright.core.errors import InputError, choices
 TASKS = {
     "speed": "our methods, plain decoding and transformers on the same prompts in one run",
     "spec": "the Spec-Bench protocol: every lossless drafter by task, accepted depths, and a cost model beside the measurement",
+    "stream": "a method that adapts, over a stream whose kind of text changes, beside methods that do not",
     "predict": "speed-ups on another model or machine, from the counts of a run and a curve of costs",
     "acceptance": "tokens per call of drafters on texts that no training saw; counts only",
     "verify-cost": "what a round over 1 to 96 claims costs, and which tree size pays",

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from treewright.bench.arguments import Parser, parse_files, positive
+from treewright.bench.contestants import PLAIN
 from treewright.bench.nodes import cost_at
 from treewright.bench.report import markdown, number, record_writer
 from treewright.core.errors import InputError
@@ -64,10 +65,10 @@ def predictions(
     """What is promised for every method of ours at temperature and batch of `found`; `measured` are the records of a run at the
     place that `costs` was measured (None: `found` itself). Methods whose rounds go beyond the curve are left out."""
     there = {_key(record): record for record in (found if measured is None else measured)}
-    outside = {_key(record)[1:]: record["outside_ms_per_round"] / 1000 for record in found if record["method"] == "plain"}
+    outside = {_key(record)[1:]: record["outside_ms_per_round"] / 1000 for record in found if record["method"] == PLAIN}
     made = []
     for record in found:
-        if record["peer"] or record["method"] == "plain" or not record.get("calls_by_columns"):
+        if record["peer"] or record["method"] == PLAIN or not record.get("calls_by_columns"):
             continue
         if max(map(int, record["calls_by_columns"])) > max(costs):
             continue
@@ -132,6 +133,7 @@ def run(argv: list[str]) -> int:
     there = None if args.measured is None else read_records(args.measured, "speed")
     if not found:
         raise InputError(f"{args.run} holds nothing at batch {args.batch}; give another --batch")
+    _require_plain(args.run, found)
     with record_writer(args.json) as write:
         for name, costs in curves(read_records(args.cost, "verify-cost"), args.batch).items():
             made = [one for one in predictions(found, costs, there or [])]
@@ -139,6 +141,19 @@ def run(argv: list[str]) -> int:
                 write({"place": name} | one.to_json())
             print(f"\n## {name}, batch {args.batch}\n\n{table(made)}\n")
     return 0
+
+
+def _require_plain(path: Path, found: Sequence[Record]) -> None:
+    """Raises InputError where a method's record has no record of plain decoding beside it."""
+    beside = {_key(record)[1:] for record in found if record["method"] == PLAIN}
+    for record in found:
+        if _key(record)[1:] not in beside:
+            domain, texts, heat, rows = _key(record)[1:]
+            raise InputError(
+                f"{path} has no record of `plain` beside '{record['method']}' (domain {domain}, texts {texts}, temperature "
+                f"{heat:g}, batch {rows}), and promises are ratios to plain decoding; give the whole file that "
+                "`treewright bench spec --json FILE` wrote"
+            )
 
 
 def table(made: Sequence[Prediction]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gc
 import statistics
 from collections.abc import Callable, Sequence
@@ -14,11 +15,17 @@ from treewright.bench.statistics import Cost, repetition
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """Prompts that are decoded together: their numbers in the run's list, their token ids, and one domain."""
+    """Prompts that are decoded together: their numbers in the run's list, their token ids, and one domain. temperature: its own,
+    whatever the run's is; None for the run's."""
 
     domain: str
     numbers: tuple[int, ...]
     prompts: tuple[tuple[int, ...], ...]
+    temperature: float | None = None
+
+    def setting(self, of_run: Setting) -> Setting:
+        """How it is decoded in a run of this setting."""
+        return of_run if self.temperature is None else dataclasses.replace(of_run, temperature=self.temperature)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +94,7 @@ def _pass(contestants: Sequence[Contestant], units: Sequence[Unit], setting: Set
     for turn, unit in enumerate(units):
         first = turn % len(contestants)
         for contestant in [*contestants[first:], *contestants[:first]]:
-            found[contestant.name].append(contestant.run(unit.prompts, setting, setting.seed + turn))
+            found[contestant.name].append(contestant.run(unit.prompts, unit.setting(setting), setting.seed + turn))
     return found
 
 

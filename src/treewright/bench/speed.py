@@ -12,7 +12,7 @@ import argparse
 import dataclasses
 import functools
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,9 @@ from treewright.bench.machine import machine, model_record, versions
 from treewright.bench.nodes import NodeChoice, measure_nodes
 from treewright.bench.prompt_sets import default_domains, read_prompts
 from treewright.bench.prompts import Prompt, prompt_hash
-from treewright.bench.race import make_units, race
+from treewright.bench.race import Unit, make_units, race
 from treewright.bench.report import Write, record_writer
-from treewright.bench.speed_report import Field, records, report
+from treewright.bench.speed_report import Field, all_equal, records, report
 from treewright.bench.statistics import repetition
 from treewright.core.errors import ContextError, InputError
 
@@ -45,8 +45,9 @@ def make_parser(task: str, description: str) -> Parser:
     """The options of a race."""
     parser = Parser(task, description)
     add_common(parser)
-    _add_contestants(parser)
-    _add_race(parser)
+    add_contestants(parser)
+    add_peers(parser)
+    add_race(parser)
     return parser
 
 
@@ -62,8 +63,8 @@ def read(parser: Parser, argv: list[str], **defaults: Any) -> argparse.Namespace
 
 
 # fmt: off
-def _add_contestants(parser: Parser) -> None:
-    """Models and methods."""
+def add_contestants(parser: Parser) -> None:
+    """Models and methods of ours."""
     add = parser.add_argument
     add("--model", default="default", help="default if left out")
     add("--with", dest="roles", action="append", type=pair, default=[], metavar="ROLE=MODEL",
@@ -76,13 +77,18 @@ def _add_contestants(parser: Parser) -> None:
         help="an option of the methods that have it")
     add("--nodes", type=_nodes, default=None, metavar="auto|N", help="tree size where a method has the option 'nodes'; auto "
         "measures costs and acceptance first")
+
+
+def add_peers(parser: Parser) -> None:
+    """Other libraries' decoding."""
+    add = parser.add_argument
     add("--peers", type=listed(str), default=("all",), help="transformers, transformers:prompt_lookup, transformers:assisted, "
         "openvino, openvino:prompt_lookup, openvino:assisted, all (that can run) or none")
     add("--export", dest="exports", action="append", type=pair, default=[], metavar="NAME=FOLDER", help="the model's weights as "
         "another runtime reads them: openvino=FOLDER, openvino:draft=FOLDER")
 
 
-def _add_race(parser: Parser) -> None:
+def add_race(parser: Parser) -> None:
     """Prompts and measuring."""
     add = parser.add_argument
     add("--data", type=Path, default=None, metavar="DIR", help="folder with tinystories_sample, humaneval, spider_dev and "
@@ -113,31 +119,32 @@ def run(argv: list[str]) -> int:
     return 0 if equal else 1
 
 
-def prepare(args: argparse.Namespace) -> Bench:
-    """The run of these options. Raises InputError, and what loading a model raises."""
+def prepare(args: argparse.Namespace, task: str = "speed") -> Bench:
+    """The run of these options under the name of a task. Raises InputError, and what loading a model raises."""
     prompts = read_prompts(args.data, args.domains or default_domains(args.data), args.prompts)
     found = prompt_hash(prompts)
     if args.hash not in (None, found):
         raise InputError(f"the prompt set has hash {found}, not --hash {args.hash}; figures of different prompts do not compare")
-    return Bench(args, prompts)
+    return Bench(args, prompts, task)
 
 
 class Bench:
-    """One run: models loaded, options checked; `run` measures. context: what every record says of the run."""
+    """One run: models loaded, options checked; `run` measures. ids: the prompts as tokens. context: what every record says of
+    the run."""
 
-    def __init__(self, args: argparse.Namespace, prompts: Sequence[Prompt]) -> None:
+    def __init__(self, args: argparse.Namespace, prompts: Sequence[Prompt], task: str) -> None:
         self._args, self.prompts = args, prompts
         self.loaded = load(args.model, dtype=args.dtype, device=args.device, compile=args.compile)
         dtype = str(self.loaded.model.dtype).removeprefix("torch.")
         how = {"dtype": dtype, "device": args.device, "compile": args.compile}
         self._models = {role: load(name, **how) for role, name in args.roles}
-        self._ids = [token_ids(self.loaded, prompt.text) for prompt in prompts]
+        self.ids = [token_ids(self.loaded, prompt.text) for prompt in prompts]
         self._check_context()
         exports = {name: Path(folder) for name, folder in args.exports}
         self._peers = peer_contestants(args.peers, self.loaded, self._models, exports)
         self._check_roles(self._ours(None))
         self.context = {
-            "task": "speed", "machine": machine(self.loaded.model.device), "versions": versions(),
+            "task": task, "machine": machine(self.loaded.model.device), "versions": versions(),
             **model_record(self.loaded, args.compile), "roles": {role: other.name for role, other in self._models.items()},
             "prompt_set": {"hash": prompt_hash(prompts), "source": "data" if args.data else "built-in", "prompts": len(prompts)},
             "max_new_tokens": args.max_new_tokens, "ignore_eos": not args.stop_at_eos, "seed": args.seed, "repeats": args.repeats,
@@ -153,7 +160,7 @@ class Bench:
 
     def _check_context(self) -> None:
         most = self.loaded.protocol.capabilities.max_length
-        for prompt, ids in zip(self.prompts, self._ids, strict=True):
+        for prompt, ids in zip(self.prompts, self.ids, strict=True):
             if most is not None and len(ids) + self._args.max_new_tokens > most:
                 raise ContextError(
                     f"prompt '{prompt.name}' has {len(ids)} tokens and --max-new-tokens is {self._args.max_new_tokens}, but "
@@ -163,38 +170,50 @@ class Bench:
     def _ours(self, nodes: int | None) -> list[Contestant]:
         return our_contestants(self._args.methods, self._args.settings, nodes, self.loaded, self._models)
 
-    def _choice(self, rows: int) -> NodeChoice | None:
-        if self._args.nodes != "auto":
-            return None
-        self._tell(f"batch {rows}: measuring which tree size pays")
-        return measure_nodes(self.loaded, rows)
+    def _contestants(self, rows: int) -> tuple[list[Contestant], NodeChoice | None]:
+        """Who races in batches of `rows`, and the tree size that was measured for them with `--nodes auto`."""
+        choice = None
+        if self._args.nodes == "auto":
+            self._tell(f"batch {rows}: measuring which tree size pays")
+            choice = measure_nodes(self.loaded, rows)
+        found = [*self._ours(choice.nodes if choice else self._args.nodes), *self._peers]
+        return [contestant for contestant in found if contestant.supports(rows)], choice
 
     def run(self, write: Write) -> bool:
         """All batches and temperatures; True if no greedy text of a lossless method left the reference without
         excuse."""
-        args, equal = self._args, True
-        self._tell("plain greedy decoding of each prompt alone, the reference")
-        reference = [self._plain(ids) for ids in self._ids]
-        referee = Referee(self.loaded, self._ids, reference)
+        reference, equal = self.reference(), True
         repetitions = [repetition(tokens) for tokens in reference]
+        for title, field, context in self.fields(lambda rows: make_units(self.prompts, self.ids, repetitions, rows), reference):
+            found = list(records(field, context))
+            for record in found:
+                write(record)
+            print(f"\n## {title}\n\n{report(found)}\n", flush=True)
+            equal = equal and all_equal(found)
+        return equal
+
+    def reference(self) -> list[list[int]]:
+        """What plain decoding makes of each prompt alone, greedy."""
+        self._tell("plain greedy decoding of each prompt alone, the reference")
+        return [self._plain(ids) for ids in self.ids]
+
+    def fields(
+        self, units_of: Callable[[int], Sequence[Unit]], reference: Sequence[Sequence[int]]
+    ) -> Iterator[tuple[str, Field, dict[str, Any]]]:
+        """The races of all batches and temperatures, one after another: a title, what was raced, and what every record says of
+        it. units_of: what is decoded in batches of so many rows; reference: may be empty if nothing is raced at temperature 0."""
+        args, referee = self._args, Referee(self.loaded, self.ids, reference)
         for rows in args.batches:
-            choice = self._choice(rows)
-            contestants = [*self._ours(choice.nodes if choice else args.nodes), *self._peers]
-            contestants = [contestant for contestant in contestants if contestant.supports(rows)]
-            units = make_units(self.prompts, self._ids, repetitions, rows)
+            contestants, choice = self._contestants(rows)
+            units, measured = units_of(rows), dataclasses.asdict(choice) if choice else None
             for heat in args.temperatures:
                 setting = Setting(heat, rows, args.max_new_tokens, args.seed, not args.stop_at_eos)
                 name = f"temperature {heat:g}, batch {rows}"
-                tell = functools.partial(self._tell, where=f"{name}: ")
-                results = race(contestants, units, setting, args.repeats, args.compile, tell)
+                results = race(
+                    contestants, units, setting, args.repeats, args.compile, functools.partial(self._tell, where=f"{name}: ")
+                )
                 field = Field(setting, contestants, results, referee if heat == 0 else None)
-                found = list(records(field, self.context | {"node_choice": dataclasses.asdict(choice) if choice else None}))
-                for record in found:
-                    write(record)
-                print(f"\n## {self._title()}, {name}\n\n{report(found)}\n", flush=True)
-                ours = [record for record in found if record["lossless"] and not record["peer"]]
-                equal = equal and not any(record["equal"] is False for record in ours)
-        return equal
+                yield f"{self._title()}, {name}", field, self.context | {"node_choice": measured}
 
     def _plain(self, ids: Sequence[int]) -> list[int]:
         most, ignore = self._args.max_new_tokens, not self._args.stop_at_eos
@@ -205,6 +224,5 @@ class Bench:
         compiled = "compiled" if context["compiled"] else "eager"
         return f"{context['model']}, {context['dtype']}, {compiled}, prompts {context['prompt_set']['hash']}"
 
-    @staticmethod
-    def _tell(text: str, where: str = "") -> None:
-        print(f"bench speed: {where}{text}", file=sys.stderr, flush=True)
+    def _tell(self, text: str, where: str = "") -> None:
+        print(f"bench {self.context['task']}: {where}{text}", file=sys.stderr, flush=True)

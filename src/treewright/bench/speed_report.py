@@ -48,6 +48,11 @@ def records(field: Field, context: dict[str, Any]) -> Iterator[dict[str, Any]]:
                     yield context | cell_record
 
 
+def all_equal(found: Sequence[dict[str, Any]]) -> bool:
+    """Whether no greedy text of a lossless method of ours left plain decoding's without excuse."""
+    return not any(record["equal"] is False for record in found if record["lossless"] and not record["peer"])
+
+
 def _judge(field: Field) -> dict[str, list[Equality]]:
     """For every contestant the tally of each unit."""
     if field.referee is None:
@@ -59,6 +64,8 @@ def _judge(field: Field) -> dict[str, list[Equality]]:
 
 
 def _tally(referee: Referee, result: Result, peer: bool) -> Equality:
+    if result.unit.temperature:
+        return Equality()
     judged = [referee.judge(*row, peer) for row in zip(result.unit.numbers, result.outcome.tokens, strict=True)]
     return Equality(len(judged), [row for row in judged if row is not None])
 
@@ -77,7 +84,7 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
     return {
         "method": contestant.name, "recipe": contestant.method, "options": contestant.options, "peer": contestant.peer,
         "lossless": contestant.lossless,
-        "temperature": field.setting.temperature, "batch": rows, "units": len(chosen),
+        "temperature": field.setting.temperature, "batch": rows, "units": len(chosen), "row_rounds": rounds,
         "prompts": [list(result.unit.numbers) for result in chosen], "new_tokens": tokens, "model_calls": calls,
         "draft_calls": sum(drafts) if drafts else None,
         "calls_per_token": None if calls is None else calls * rows / max(1, tokens),
@@ -124,7 +131,7 @@ def _ratio(field: Field, reference: str, name: str, cell: Sequence[int]) -> dict
 
 
 def _equality(tally: Sequence[Equality] | None) -> dict[str, Any]:
-    if tally is None:
+    if tally is None or not any(unit.rows for unit in tally):
         return {"equal": None, "rows_compared": 0, "rows_identical": 0, "divergences": []}
     parted = [row for unit in tally for row in unit.parted]
     compared = sum(unit.rows for unit in tally)
@@ -147,7 +154,7 @@ def report(found: Sequence[dict[str, Any]]) -> str:
     for texts, title in ((EVERY, "All texts"), (VARIED, f"Texts with {VARIED}")):
         rows = [_row(record) for record in found if record["texts"] == texts]
         parts.append(f"### {title}\n\n{markdown(HEADERS, rows, words=3)}" if rows else f"### {title}\n\nNo unit is of this kind.")
-    listed = [line for record in found if record["texts"] == EVERY for line in _divergences(record)]
+    listed = [line for record in found if record["texts"] == EVERY for line in divergences(record)]
     if listed:
         parts.append("### Divergences\n\n" + "\n".join(dict.fromkeys(listed)))
     return "\n\n".join(parts)
@@ -157,7 +164,7 @@ def _row(record: dict[str, Any]) -> tuple[str, ...]:
     found = (record["ratio_to_transformers"], record["ratio_to_plain"])
     ratios = [None if ratio is None else Interval(**ratio) for ratio in found]
     return (
-        _label(record), record["domain"], _equal(record), str(record["units"]), number(record["calls_per_token"], 3),
+        _label(record), record["domain"], equality(record), str(record["units"]), number(record["calls_per_token"], 3),
         number(record["tokens_per_call"]), interval(ratios[0]), interval(ratios[1]), number(record["ms_per_token"]),
         number(record["outside_ms_per_round"]), number(record["repetition"]),
     )  # fmt: skip
@@ -169,7 +176,8 @@ def _label(record: dict[str, Any]) -> str:
     return f"{record['method']} ({', '.join(hidden)})" if hidden else record["method"]
 
 
-def _equal(record: dict[str, Any]) -> str:
+def equality(record: dict[str, Any]) -> str:
+    """Whether the texts were plain decoding's, for a table."""
     if record["equal"] is None:
         return "-"
     excused = sum(divergence["excused"] for divergence in record["divergences"])
@@ -177,7 +185,8 @@ def _equal(record: dict[str, Any]) -> str:
     return f"{'yes' if record['equal'] else 'NO'} ({same}, {excused} excused)" if record["divergences"] else f"yes ({same})"
 
 
-def _divergences(record: dict[str, Any]) -> Iterator[str]:
+def divergences(record: dict[str, Any]) -> Iterator[str]:
+    """A line for each row that left plain decoding's text."""
     for row in record["divergences"]:
         verdict = "excused" if row["excused"] else "BROKEN"
         yield f"- {verdict}: {_label(record)}, prompt {row['prompt']}, {row['sentence']}"
