@@ -68,7 +68,6 @@ class Auto:
 
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
-        self._since_plain = 0
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
@@ -84,7 +83,7 @@ class Auto:
 
     def propose(self, round: Round) -> None:
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
-        if most < 1 or (self._config.adapt and self._since_plain >= PROBE):
+        if most < 1 or (self._config.adapt and cost.since_alone >= PROBE):
             return
         guesser, deepest = self._guesser(round), round.deepest.tolist()
         worth = FLOOR if self._config.adapt else 0.0
@@ -107,7 +106,6 @@ class Auto:
     def observe(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
         claims = round.forest.columns
-        self._since_plain = 0 if claims == 1 else self._since_plain + 1
         self._cost(round).update(claims, outcome.seconds)
         top = round.answers["target"].top(self._config.k).tolist()
         parents = round.forest.shape.parent.tolist()
