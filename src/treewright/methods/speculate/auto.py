@@ -20,6 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from treewright.core.claims import Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.control.cost import RoundCost
@@ -68,6 +69,7 @@ class Auto:
 
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
+        self._forest: Forest | None = None
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
@@ -82,6 +84,7 @@ class Auto:
         return round.memories.row(round.keys[row], "auto", lambda: Writing(round.text.of(row)[:most].tolist()))
 
     def propose(self, round: Round) -> None:
+        self._forest = round.forest
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
         if most < 1 or (self._config.adapt and cost.since_alone >= PROBE):
             return
@@ -105,8 +108,8 @@ class Auto:
 
     def observe(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
-        claims = round.forest.columns
-        self._cost(round).update(claims, outcome.seconds)
+        if round.forest is self._forest:
+            self._cost(round).update(round.forest.columns, outcome.seconds)
         top = round.answers["target"].top(self._config.k).tolist()
         parents = round.forest.shape.parent.tolist()
         for row, emitted in enumerate(outcome.emitted):
