@@ -1,7 +1,8 @@
 """Auto: one token tree out of everything that is known without a draft model, while drafting pays.
 
-Ours, no paper. A claim's children are what the target itself last predicted after the last three, two and one tokens (the idea
-of Token Recycling with longer contexts) and what followed in the row's own text the last time its end occurred (prompt lookup).
+Ours, after Token Recycling (Luo et al. 2024, https://arxiv.org/abs/2408.08696) and prompt lookup. A claim's children are what
+the target itself last predicted after the last three, two and one tokens (Token Recycling with longer contexts) and what
+followed in the row's own text the last time its end occurred (prompt lookup).
 How often a child of each kind is the one that comes is counted as the text is written, for each row, with all rows of the model
 as its prior; so a claim has a chance, and the tree takes the claim with the largest next, until none has a chance worth naming.
 What rounds cost is measured as they run: where the trees of the whole batch do not promise more tokens a second than a round
@@ -30,9 +31,9 @@ from treewright.parts.propose.trees import place
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
-    "title": "Treewright's own choice of drafts by measured cost and acceptance",
+    "title": "Treewright's own: one tree of drafts while drafting pays, after Token Recycling and prompt lookup",
     "year": 2026,
-    "link": "https://github.com/treewright/treewright",
+    "link": "https://arxiv.org/abs/2408.08696",
     "card": None,
     "aliases": ["automatic"],
     "roles": ["propose", "verify", "observe"],
