@@ -286,7 +286,8 @@ class Parts:
     temperature 0 as well. `one_law`: a claim's answers are shared by several texts, or read behind placeholders, so
     what would change them by a text (steering, constraints, penalties) is refused. `greedy`: True for what works only at
     temperature 0, False for what works only above. `row_drafts`: a row's drafts are a function of its own text, noise and
-    models, and of nothing that other rows or earlier runs taught; see `apart`.
+    models, and of nothing that other rows or earlier runs taught; see `apart`. `asks`: the
+    proposer asks the controller after each draft of a chain (`Round.more`); `asked`: the controller is of no use unless it is.
     """
 
     propose: Proposer | None = None
@@ -318,6 +319,8 @@ class Parts:
     greedy: bool | None = None
     reuse: bool = False
     row_drafts: bool = False
+    asks: bool = False
+    asked: bool = False
     writers: tuple[str, ...] = ()
     fits: tuple[Callable[[Capabilities], None], ...] = ()
 
@@ -364,6 +367,8 @@ class Parts:
             one_law=self.one_law or other.one_law,
             greedy=other.greedy if self.greedy is None else self.greedy,
             reuse=self.reuse or other.reuse,
+            asks=self.asks or other.asks,
+            asked=self.asked or other.asked,
             row_drafts=all(parts.row_drafts for parts in drafting),
             writers=self.writers + other.writers,
             fits=self.fits + other.fits,

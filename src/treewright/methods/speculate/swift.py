@@ -179,4 +179,4 @@ class Swift:
 def parts(config: Config) -> Parts:
     swift = Swift(config)
     claims = max(config.claims, config.window + 1)
-    return Parts(propose=swift, verify=Rejection(), probabilities=True, claims=claims, fits=(swift.fits,))
+    return Parts(propose=swift, verify=Rejection(), probabilities=True, claims=claims, fits=(swift.fits,), asks=True)
