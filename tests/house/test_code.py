@@ -102,3 +102,13 @@ def test_our_errors_are_raised_with_a_sentence(sources):
                 if isinstance(called, ast.Name) and called.id in names and not (isinstance(node.exc, ast.Call) and node.exc.args):
                     bare.append(f"{source}:{node.lineno}")
     assert not bare, "\n".join(bare)
+
+
+def test_a_class_of_the_core_shares_its_name_with_none_that_meets_it(sources):
+    """The rooms that decode speak the core's language; the tools beside it (bench, train ...) have words of their own."""
+    rooms: dict[str, set[str]] = {}
+    for source in sources:
+        room = source.name.split(".")[1] if "." in source.name else ""
+        rooms.setdefault(room, set()).update(node.name for node in source.tree.body if isinstance(node, ast.ClassDef))
+    for room in ("ops", "models", "parts", "methods", "engine", "api", "testing"):
+        assert sorted(rooms[room] & rooms["core"]) == []

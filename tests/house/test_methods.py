@@ -49,6 +49,7 @@ def test_cards_are_filled_in(method_files):
     for card in cards(method_files):
         assert card.title and card.summary, card.name
         assert card.link.startswith("https://") or card.name == "plain", card.name
+        assert "treewright" not in card.link, f"{card.name}: a link leads to what others published"
         assert card.card is None or card.card >= 0, card.name
         assert card.roles and set(card.roles) <= ROLES, card.name
         assert set(card.needs) <= NEEDS, card.name

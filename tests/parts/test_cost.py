@@ -51,3 +51,11 @@ def test_a_machine_that_changes_is_followed():
     for _ in range(256):
         cost.update(4, 0.03)
     assert cost.at([4])[0] == pytest.approx(0.03, rel=0.05)
+
+
+def test_rounds_that_were_not_measured_are_counted_and_teach_nothing():
+    cost = RoundCost()
+    for claims, since in ((1, 0), (9, 1), (4, 2), (1, 0)):
+        cost.update(claims, 0.0)
+        assert cost.since_alone == since
+    assert cost.at([1, 11]) == RoundCost().at([1, 11])

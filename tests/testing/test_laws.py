@@ -10,8 +10,10 @@ import pytest
 
 import treewright
 from treewright.core import registry
+from treewright.core.build import build_parts
 from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, UnknownMethod
+from treewright.core.recipe import Recipe
 from treewright.core.registry import Entry, methods
 from treewright.core.roles import Parts
 from treewright.models.loading import Loaded, load
@@ -20,6 +22,7 @@ from treewright.parts.steer.own_prompt import OwnPrompt
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing import laws
+from treewright.testing.bench import parts_of
 from treewright.testing.drafters import LAWS
 from treewright.testing.reports import LawBroken
 
@@ -64,8 +67,36 @@ def test_rows_that_depend_on_their_neighbours_are_seen(monkeypatch: pytest.Monke
             return -logits if self.looks % 2 else logits
 
     monkeypatch.setattr(laws, "parts_of", lambda *_: (lambda: Parts(verify=SampleThenMatch(), steer=(Turns(),)), ()))
-    with pytest.raises(LawBroken, match=r"turns, seed 0: after prompt .* alone, .* in a batch"):
-        laws.row_independent("turns")
+    with pytest.raises(LawBroken, match=r"plain, seed 0, temperature 0: after prompt .* in a batch"):
+        laws.row_independent("plain")
+
+
+@pytest.mark.parametrize("method", ["typical_acceptance", "lantern_pp", "d3"])
+def test_memory_that_rows_or_runs_share_is_seen_where_drafts_decide(method: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Parts, "apart", False)
+    with pytest.raises(LawBroken, match=rf"token_recycling\+{method}, seed"):
+        laws.row_independent(method)
+
+
+def keeps_its_batch(card: Card) -> bool:
+    options = {f"{card.name}.{name}": value for name, value in card.tables}
+    return "propose" in card.roles and build_parts(Recipe.of(card.name, options)).row_drafts
+
+
+@pytest.mark.parametrize("drafter", [card.name for card in methods() if keeps_its_batch(card)])
+def test_drafters_that_keep_their_batch_draft_for_each_row_alone(drafter: str) -> None:
+    assert not parts_of(f"{drafter}+typical_acceptance", None)[0]().apart
+    assert laws.row_independent(f"{drafter}+typical_acceptance", seeds=3).worst == 0
+
+
+LEARNING = ["auto", "suffix", "banditspec", "sequoia", "swift", "speculative_sampling+disco"]
+
+
+@pytest.mark.parametrize("drafter", LEARNING)
+def test_drafters_that_learn_are_fresh_for_each_row_where_drafts_decide(drafter: str) -> None:
+    recipe = f"{drafter}+typical_acceptance"
+    assert parts_of(recipe, None)[0]().apart
+    assert laws.row_independent(recipe, seeds=1).worst == 0
 
 
 @pytest.mark.parametrize("card", methods(), ids=lambda card: card.name)

@@ -14,7 +14,7 @@ from treewright.core.roles import Round, TargetLaw, Verdict
 from treewright.engine.loop import Engine
 from treewright.methods.search.best_first_beam import Queue
 from treewright.methods.search.stochastic_beam import StochasticBeams
-from treewright.parts.search.beams import BeamSearch, Step
+from treewright.parts.search.beams import BeamSearch, BeamStep
 from treewright.testing import laws
 
 SEARCH_LAWS = ("equals_beam", "equals_beam_in_groups", "without_replacement")
@@ -43,13 +43,13 @@ def stops_too_early(self: Any, round: Round, row: int, hypotheses: list[float], 
 
 
 @planted(BeamSearch, "_decide", "beam")
-def forgets_the_end_token(self: Any, round: Round, verdict: Verdict, key: Any, own: list[int], step: Step) -> None:
+def forgets_the_end_token(self: Any, round: Round, verdict: Verdict, key: Any, own: list[int], step: BeamStep) -> None:
     step.ended = [replace(child, total=child.total - child.log_probability) for child in step.ended]
     DECIDE(self, round, verdict, key, own, step)
 
 
 @planted(BeamSearch, "_step", "diverse_beam")
-def no_penalty(self: Any, round: Round, law: TargetLaw, own: list[int], counts: np.ndarray | None) -> Step:
+def no_penalty(self: Any, round: Round, law: TargetLaw, own: list[int], counts: np.ndarray | None) -> BeamStep:
     return STEP(self, round, law, own, None)
 
 

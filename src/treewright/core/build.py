@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import reduce
 from typing import Any
 
-from treewright.core.errors import UnknownOption
+from treewright.core.errors import CompositionError, UnknownOption
 from treewright.core.recipe import Recipe
 from treewright.core.registry import entry
 from treewright.core.roles import Parts
@@ -13,11 +14,20 @@ from treewright.core.typed import WrongType, field_types, read, shown, words
 
 
 def build_parts(recipe: Recipe) -> Parts:
-    """The live roles of a recipe; plain decoding's verifier where no method brings one. Raises UnknownOption."""
-    built = Parts()
+    """The live roles of a recipe; plain decoding's verifier where no method brings one. Raises UnknownOption, and
+    CompositionError for a controller that the recipe's drafter never asks."""
+    brought = {}
     for name in recipe.methods:
         module = entry(name).load()
-        built = built.join(module.parts(read_config(name, module.Config, recipe.options_of(name))))
+        brought[name] = module.parts(read_config(name, module.Config, recipe.options_of(name)))
+    built = reduce(Parts.join, brought.values(), Parts())
+    if built.asked and built.propose is not None and not built.asks:
+        control = next(name for name, parts in brought.items() if parts.asked)
+        drafter = next(name for name, parts in brought.items() if parts.propose is not None)
+        raise CompositionError(
+            f"'{control}' decides after each draft of a chain whether to go on, and '{drafter}' never asks it; join it to one "
+            "that drafts a chain from a model, such as speculative_sampling"
+        )
     if built.verify is None:
         built.verify = entry("plain").load().parts(entry("plain").load().Config()).verify
     return built

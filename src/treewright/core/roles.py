@@ -153,7 +153,8 @@ class Verdict:
 class Outcome:
     """What observers learn from: the round with its answers, the verdict as truncated at stops and limits, the tokens each
     row gained. Where the verdict forked rows, everything here speaks of the new rows. seconds: what the round took up to here,
-    its model calls included; columns: what the target computed in it, padding included, for each row."""
+    its model calls included, 0 where drafts decide the text, which must not depend on the clock; columns: what the target
+    computed in it, padding included, for each row."""
 
     round: Round
     verdict: Verdict
@@ -285,7 +286,9 @@ class Parts:
     the model itself asks of every text, a part of its law and never a weight. `whole_laws`: the verifier reads whole laws at
     temperature 0 as well. `one_law`: a claim's answers are shared by several texts, or read behind placeholders, so
     what would change them by a text (steering, constraints, penalties) is refused. `greedy`: True for what works only at
-    temperature 0, False for what works only above.
+    temperature 0, False for what works only above. `row_drafts`: a row's drafts are a function of its own text, noise and
+    models, and of nothing that other rows or earlier runs taught; see `apart`. `asks`: the
+    proposer asks the controller after each draft of a chain (`Round.more`); `asked`: the controller is of no use unless it is.
     """
 
     propose: Proposer | None = None
@@ -317,11 +320,26 @@ class Parts:
     one_law: bool = False
     greedy: bool | None = None
     reuse: bool = False
+    row_drafts: bool = False
+    asks: bool = False
+    asked: bool = False
     writers: tuple[str, ...] = ()
     fits: tuple[Callable[[Capabilities], None], ...] = ()
 
+    @property
+    def drafts_decide(self) -> bool:
+        """Whether a text depends on what was drafted for it: under a rule of acceptance, or where a driver answers for rows."""
+        return self.propose is not None and (self.accept is not None or self.drive is not None)
+
+    @property
+    def apart(self) -> bool:
+        """Whether rows are decoded one after another, each with fresh memory: where drafts decide what is written, and are not
+        known to be the row's own."""
+        return self.drafts_decide and not self.row_drafts
+
     def join(self, other: Parts) -> Parts:
         """Both sets of roles; single seats were checked to be free when the recipe was read."""
+        drafting = [parts for parts in (self, other) if parts.propose is not None or parts.control is not None]
         return Parts(
             propose=self.propose or other.propose,
             verify=self.verify or other.verify,
@@ -352,6 +370,9 @@ class Parts:
             one_law=self.one_law or other.one_law,
             greedy=other.greedy if self.greedy is None else self.greedy,
             reuse=self.reuse or other.reuse,
+            asks=self.asks or other.asks,
+            asked=self.asked or other.asked,
+            row_drafts=all(parts.row_drafts for parts in drafting),
             writers=self.writers + other.writers,
             fits=self.fits + other.fits,
         )

@@ -139,6 +139,8 @@ class Engine:
         entering = [self._waiting.popleft() for _ in range(min(room, len(self._waiting)))]
         if not entering:
             return
+        if self._parts.apart:
+            self._memories = Memories({})
         unique = sorted({prompt for prompt, _ in entering})
         prompts = [list(self._request.prompts[prompt]) for prompt in unique]
         before, first_call, now = len(self._rows), len(self._meter.calls), self._meter.now()
@@ -166,8 +168,8 @@ class Engine:
     def _new_round(self) -> Round:
         claims = self._parts.claims
         if self._run.columns is not None and (self._parts.bonus or self._text.blank is not None):
-            # A relaxed rule makes a text depend on its drafts, and they must not depend on how many rows there are.
-            sharing = 1 if self._parts.accept is not None else max(1, len(self._rows))
+            # Where a text depends on its drafts, they must not depend on how many rows there are.
+            sharing = 1 if self._parts.drafts_decide else max(1, len(self._rows))
             claims = max(1, min(claims, self._run.columns // sharing))
         round = Round(
             self._text, self._request, self._sessions, self._randomness, self._memories,
@@ -217,7 +219,8 @@ class Engine:
         if verdict.rows is not None:
             self._regroup(round, verdict.rows)
         outcome = self._writer.apply(round, self._rows, verdict, asked)
-        outcome.seconds, outcome.columns = time.perf_counter() - begun, self._meter.columns - columns
+        outcome.seconds = 0.0 if parts.drafts_decide else time.perf_counter() - begun
+        outcome.columns = self._meter.columns - columns
         for observer in parts.observe:
             observer.observe(outcome)
         for session in self._sessions.values():

@@ -23,7 +23,7 @@ FEED_FORWARD = ("MLP", "Mlp", "MoE", "Moe", "FeedForward", "FFN")
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class LayerParts:
     """One layer: its attention, its feed-forward part, what the attention's input goes through first, and how many results
     each of the two parts gives."""
 
@@ -37,7 +37,7 @@ class Parts:
 class Layers:
     """The layers of a model. `running` is a context in which forwards follow a plan."""
 
-    def __init__(self, parts: Sequence[Parts]) -> None:
+    def __init__(self, parts: Sequence[LayerParts]) -> None:
         self._parts = parts
 
     def __len__(self) -> int:
@@ -79,7 +79,7 @@ class Layers:
             yield
 
 
-def _reading(parts: Parts, entered: list[torch.Tensor]) -> Callable[..., Any]:
+def _reading(parts: LayerParts, entered: list[torch.Tensor]) -> Callable[..., Any]:
     forward = parts.attention.forward
 
     def read(*inputs: Any, **named: Any) -> Any:
@@ -135,7 +135,7 @@ def find_layers(model: PreTrainedModel) -> Layers | None:
     if len(watch.norms) != depth or any(watch.results.get(layer, 1) != 1 for layer in lists[0]):
         return None
     layers = Layers([
-        Parts(layer, *parts, norm, (watch.results.get(parts[0], 1), watch.results.get(parts[1], 1)))
+        LayerParts(layer, *parts, norm, (watch.results.get(parts[0], 1), watch.results.get(parts[1], 1)))
         for layer, parts, norm in zip(lists[0], found, watch.norms, strict=True) if parts is not None
     ])  # fmt: skip
     return layers if _follows(model, ids, layers, plain) else None

@@ -148,7 +148,8 @@ def warmed(case: Case) -> Case:
     prompts = tuple(prompt[::-1] + prompt for prompt in case.request.prompts)
     learned: dict[Any, Any] = {}
     request = replace(case.request, prompts=prompts, max_new_tokens=8, stop_ids=(), min_new_tokens=0)
-    replace(case, request=request).learn(Keyed(23), learned)
+    for _ in replace(case, request=request).open(Keyed(23), learned).run():
+        pass
     return replace(case, memories=learned)
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import treewright
 from treewright.core.answers import Answers
+from treewright.core.build import build_parts
 from treewright.core.errors import CompositionError, InputError
 from treewright.core.memories import Memories
 from treewright.core.recipe import Recipe
@@ -229,6 +230,27 @@ def test_the_chosen_arm_proposes_and_verifies_and_all_arms_hear(decode):
     heard = [("a", "observe"), ("b", "observe"), ("c", "observe")]
     assert log[2:12] == [("a", "propose", 3), ("a", "verify"), *heard, ("b", "propose", 9), ("b", "verify"), *heard]
     assert chooser.heard == [0, 1, 2, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("method", "lessons"),
+    [("sequoia", lambda kept: kept["sequoia"].acceptance.seen), ("auto", lambda kept: kept["auto"].since_alone)],
+)  # fmt: skip
+def test_an_arm_learns_acceptance_and_costs_from_its_own_rounds_alone(method, lessons, decode):
+    """Others draft in all rounds but the first, in which the arm knows nothing."""
+
+    class Once(Turns):
+        def choose(self, round):
+            return 0 if not self.heard else 1
+
+    def learned(tokens):
+        memories: dict[Any, Any] = {}
+        arms = {name: build_parts(Recipe.of(name)) for name in (method, "specinfer")}
+        decode(TARGET, Switch(arms, Once(2)).parts(), [(1, 2)], draft=DRAFT, memories=memories, max_new_tokens=tokens)
+        kept = {key[0]: value for (_, key), value in memories.items() if key[0] == "sequoia" or key[:2] == ("auto", "cost")}
+        return lessons(kept)
+
+    assert learned(60) == learned(20)
 
 
 def test_memory_within_is_kept_apart_and_forked_along():

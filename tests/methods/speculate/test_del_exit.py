@@ -12,7 +12,7 @@ from treewright.core.claims import ABSENT
 from treewright.core.errors import CapabilityError, InputError, UnknownOption
 from treewright.core.request import Sampling
 from treewright.core.session import Capabilities
-from treewright.methods.speculate.del_exit import Config, DynamicExit, Exits, tokens_per_layer
+from treewright.methods.speculate.del_exit import Config, DynamicExit, ExitStatistics, tokens_per_layer
 from treewright.models.tables import Table
 from treewright.testing import laws
 
@@ -36,7 +36,7 @@ def test_exit_and_length_of_the_most_tokens_per_layer(seed: int):
     chance = np.random.default_rng(seed)
     layers = int(chance.integers(2, 20))
     right = chance.integers(1, 30, layers - 1)
-    exits = Exits(np.stack([chance.integers(1, 9, layers - 1), right]).astype(float), np.ones((2, layers - 1)))
+    exits = ExitStatistics(np.stack([chance.integers(1, 9, layers - 1), right]).astype(float), np.ones((2, layers - 1)))
     exits.choose(layers, 18)
     alpha = right / exits.counts.sum(axis=0)
     exit, length, value = by_brute_force(alpha.tolist(), layers, 18)
@@ -52,7 +52,7 @@ def test_an_exit_that_is_always_right_and_one_that_never_is():
 
 
 def test_counters_by_hand():
-    exits = Exits.of(2)
+    exits = ExitStatistics.of(2)
     assert not exits.begun
     exits.choose(3, 18)
     assert (exits.exit, exits.length) == (1, 1)
@@ -132,7 +132,7 @@ def test_layers_run_by_each_call(decode: Any, watcher: Any):
     exits: list[float] = []
 
     def look(outcome: Any) -> None:
-        learnt = outcome.round.memories.row((0, 0), "del_exit", lambda: Exits.of(7))
+        learnt = outcome.round.memories.row((0, 0), "del_exit", lambda: ExitStatistics.of(7))
         exits.extend([learnt.exit / 8] * (outcome.round.forest.columns - 1))
 
     # The observer before the method's own would be told first; the exit of a round is settled when it is proposed.

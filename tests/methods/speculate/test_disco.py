@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -10,16 +11,18 @@ import numpy as np
 import pytest
 
 import treewright
+from treewright.core.build import build_parts
 from treewright.core.claims import ABSENT
-from treewright.core.errors import CompositionError, InputError
-from treewright.core.registry import entry
+from treewright.core.errors import CapabilityError, CompositionError, InputError
+from treewright.core.recipe import Recipe
+from treewright.core.registry import entry, methods
 from treewright.core.request import Sampling
 from treewright.core.roles import Outcome, Parts, Verdict
 from treewright.methods.speculate.disco import Config, Disco, parts, roc_threshold
 from treewright.models.tables import Table
 from treewright.parts.control.classifier import Classifier
 from treewright.parts.control.drafted import Notes
-from treewright.testing.bench import SETTINGS, Bench
+from treewright.testing.bench import SETTINGS, Bench, parts_of
 from treewright.testing.definition import plain_law
 from treewright.testing.enumerate import exact_law, total_variation
 from treewright.testing.reports import Coverage
@@ -224,6 +227,33 @@ def test_classifier_slopes_are_those_of_its_loss():
                 losses.append(model.loss(features, labels))
             weight[place] = kept
             assert (losses[0] - losses[1]) / 2e-6 == pytest.approx(slope[place], abs=1e-7)
+
+
+@pytest.mark.parametrize("control", ["disco", "specdec_pp"])
+@pytest.mark.parametrize("drafter", ["token_recycling", "specinfer", "auto", "banditspec"])
+def test_a_recipe_whose_drafter_never_asks_is_refused_when_it_is_built(control, drafter):
+    with pytest.raises(CompositionError, match=f"'{control}' decides after .* '{drafter}' never asks it; join it to one"):
+        build_parts(Recipe.of(f"{drafter}+{control}"))
+
+
+DRAFTERS = [card.name for card in methods() if {"propose", "verify"} <= set(card.roles) and "control" not in card.roles]
+
+
+@pytest.mark.parametrize("drafter", DRAFTERS)
+def test_what_says_that_it_asks_does(drafter, decode, monkeypatch):
+    """Whoever is not refused asks in its first round, and whoever is would not have."""
+    try:
+        make, roles = parts_of(drafter, None)
+        asks = make().asks
+    except CapabilityError:
+        return
+    asked = []
+    monkeypatch.setattr(Disco, "more", lambda self, round, *_: asked.append(round.number) or np.ones(round.rows, bool))
+    controlled = make().join(parts(Config()))
+    models = Bench(make, roles).models(TARGET.vocabulary, 1)
+    with suppress(CompositionError):
+        decode(models.pop("target"), controlled, [(1, 0, 1, 0, 1)], others=models, max_new_tokens=6)
+    assert bool(asked) == asks
 
 
 def test_a_drafter_that_never_asks_is_refused(decode):

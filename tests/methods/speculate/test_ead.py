@@ -12,7 +12,7 @@ from treewright import laws
 from treewright.core.errors import UnknownOption
 from treewright.core.randomness import Keyed
 from treewright.core.request import Request, Sampling
-from treewright.methods.speculate.ead import Config, Writing, entropy_bits, parts
+from treewright.methods.speculate.ead import Config, EntropyWindow, entropy_bits, parts
 from treewright.models.loading import load
 from treewright.models.tables import Table
 from treewright.testing.definition import warp
@@ -113,7 +113,7 @@ def test_the_model_that_takes_over_reads_what_it_missed():
 
 
 def test_the_window_begins_anew_at_a_switch_and_no_switch_comes_early():
-    writing, seen = Writing("target"), []
+    writing, seen = EntropyWindow("target"), []
     for entropy in (3, 3, 0, 0, 0, 3, 0, 3, 3, 3):
         writing.note(entropy, threshold=1.0, window=2, least=3)
         seen.append((writing.model, len(writing.entropies)))

@@ -115,6 +115,16 @@ def test_lessons_double_and_change_the_tree(decode, watcher):
     assert trees.seen[-10] == tuple(range(-1, 5))
 
 
+def test_a_profile_that_was_rewritten_has_a_plan_of_its_own(tmp_path, decode):
+    memories: dict[object, object] = {}
+    file = tmp_path / "profile.json"
+    for vector in ([0.9], [0.3, 0.3]):
+        file.write_text(json.dumps({"acceptance": vector}))
+        options = {"nodes": 4, "learn": False, "profile": str(file)}
+        decode(TARGET, "sequoia", [(1, 0)], options, DRAFT, memories=memories, max_new_tokens=8)
+    assert [plan.acceptance.vector()[:2].tolist() for plan in memories.values()] == [[0.9], [0.3, 0.3]]
+
+
 @pytest.mark.parametrize("learn", [True, False])
 def test_settings_have_vectors_of_their_own_and_learning_can_be_off(learn, decode):
     memories: dict[object, object] = {}

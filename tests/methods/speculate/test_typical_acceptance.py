@@ -116,7 +116,6 @@ def test_it_joins_drafters_and_rows_of_a_batch_are_those_rows_alone():
     model, prompts = load(Table(9, seed=4, order=2, sharpness=2.5)), [[1, 2, 3], [5], [7, 8, 7, 8, 1]]
     settings = dict(max_new_tokens=24, temperature=1.0, seed=3)
     together = treewright.generate(model, prompts, recipe, **settings)
-    # Memory is shared by rows and by calls, so each run alone begins without it.
     exact = treewright.generate(load(model.model), prompts, "token_recycling", **settings)
     assert sum(r.trace.model_calls for r in together) < sum(r.trace.model_calls for r in exact)
     for prompt in prompts:
@@ -126,6 +125,19 @@ def test_it_joins_drafters_and_rows_of_a_batch_are_those_rows_alone():
             load(model.model), [prompt, [2], [3, 3]], "speculative_sampling+typical_acceptance", **drafted
         )
         assert alone.tokens == batch[0].tokens
+
+
+@pytest.mark.parametrize("drafter", ["token_recycling", "auto", "suffix"])
+def test_the_text_is_the_same_alone_in_a_batch_and_after_other_runs(drafter):
+    settings, recipe = dict(max_new_tokens=16, temperature=1.0, seed=3), f"{drafter}+typical_acceptance"
+    model, prompts = load(Table(9, seed=4, order=2, sharpness=2.5)), [[1, 2, 3], [5], [7, 8, 7, 8, 1]]
+    alone = treewright.generate(model, prompts[0], recipe, **settings)
+    batch = treewright.generate(model, prompts, recipe, **settings)
+    treewright.generate(model, [[3, 1], [2]], drafter, **settings)  # This one learns.
+    again = treewright.generate(model, prompts, recipe, **settings)
+    assert batch[0].tokens == alone.tokens
+    assert [result.tokens for result in again] == [result.tokens for result in batch]
+    assert any(step.accepted for result in batch for step in result.trace.steps)
 
 
 def test_a_large_batch_does_not_shorten_the_drafts_that_a_text_depends_on():

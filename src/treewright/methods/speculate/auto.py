@@ -1,7 +1,8 @@
 """Auto: one token tree out of everything that is known without a draft model, while drafting pays.
 
-Ours, no paper. A claim's children are what the target itself last predicted after the last three, two and one tokens (the idea
-of Token Recycling with longer contexts) and what followed in the row's own text the last time its end occurred (prompt lookup).
+Ours, after Token Recycling (Luo et al. 2024, https://arxiv.org/abs/2408.08696) and prompt lookup. A claim's children are what
+the target itself last predicted after the last three, two and one tokens (Token Recycling with longer contexts) and what
+followed in the row's own text the last time its end occurred (prompt lookup).
 How often a child of each kind is the one that comes is counted as the text is written, for each row, with all rows of the model
 as its prior; so a claim has a chance, and the tree takes the claim with the largest next, until none has a chance worth naming.
 What rounds cost is measured as they run: where the trees of the whole batch do not promise more tokens a second than a round
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from treewright.core.claims import Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.control.cost import RoundCost
@@ -29,9 +31,9 @@ from treewright.parts.propose.trees import place
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
-    "title": "Treewright's own choice of drafts by measured cost and acceptance",
+    "title": "Treewright's own: one tree of drafts while drafting pays, after Token Recycling and prompt lookup",
     "year": 2026,
-    "link": "https://github.com/treewright/treewright",
+    "link": "https://arxiv.org/abs/2408.08696",
     "card": None,
     "aliases": ["automatic"],
     "roles": ["propose", "verify", "observe"],
@@ -68,7 +70,7 @@ class Auto:
 
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
-        self._since_plain = 0
+        self._forest: Forest | None = None
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
@@ -83,8 +85,9 @@ class Auto:
         return round.memories.row(round.keys[row], "auto", lambda: Writing(round.text.of(row)[:most].tolist()))
 
     def propose(self, round: Round) -> None:
+        self._forest = round.forest
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
-        if most < 1 or (self._config.adapt and self._since_plain >= PROBE):
+        if most < 1 or (self._config.adapt and cost.since_alone >= PROBE):
             return
         guesser, deepest = self._guesser(round), round.deepest.tolist()
         worth = FLOOR if self._config.adapt else 0.0
@@ -106,9 +109,8 @@ class Auto:
 
     def observe(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
-        claims = round.forest.columns
-        self._since_plain = 0 if claims == 1 else self._since_plain + 1
-        self._cost(round).update(claims, outcome.seconds)
+        if round.forest is self._forest:
+            self._cost(round).update(round.forest.columns, outcome.seconds)
         top = round.answers["target"].top(self._config.k).tolist()
         parents = round.forest.shape.parent.tolist()
         for row, emitted in enumerate(outcome.emitted):

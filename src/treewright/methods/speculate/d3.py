@@ -11,7 +11,9 @@ Not lossless, and nothing is checked: a token's law is that of the layers that r
 
 A layer that is left out writes no keys and values for its token. Since a set of dropped layers contains every earlier one, a
 layer that runs finds those of all tokens before it, and no hole is ever read. i counts from the first new token of each
-request. A drafter may be joined: the claims of a round are then all judged by the layers of the row's next token.
+request. A drafter may be joined: the claims of a round are then all judged by the layers of the row's next token, so the text
+depends on the drafts, and rows are decoded one after another, without memory of each other or of earlier runs, unless a row's
+drafts are known to be its own (`Parts.row_drafts`).
 
 Beside the paper: which layers are dropped first, the rounding, the least number and the handling of missing keys are our
 reading; the paper was known to us from its abstract and from summaries. Its values of alpha were not, so the default runs

@@ -81,7 +81,7 @@ def tokens_per_layer(alpha: np.ndarray, layers: int, lengths: int) -> np.ndarray
 
 
 @dataclass(slots=True)
-class Exits:
+class ExitStatistics:
     """What a row has learnt. counts, sureness [2, E]: faded numbers of wrong and of right shadow tokens of exits 1 .. E, and
     sums of their probabilities. exit, length: chosen for the coming round, which is the first while `counts` is zero."""
 
@@ -91,9 +91,9 @@ class Exits:
     length: int = 1
 
     @staticmethod
-    def of(exits: int) -> Exits:
+    def of(exits: int) -> ExitStatistics:
         """Nothing learnt yet."""
-        return Exits(np.zeros((2, exits)), np.zeros((2, exits)))
+        return ExitStatistics(np.zeros((2, exits)), np.zeros((2, exits)))
 
     @property
     def begun(self) -> bool:
@@ -137,8 +137,8 @@ class DynamicExit:
                 f"del_exit leaves before the last layer and the model has {has.layers}; give one with 2 or more"
             )
 
-    def _learnt(self, round: Round, row: int) -> Exits:
-        return round.memories.row(round.keys[row], "del_exit", lambda: Exits.of(round.layers["target"] - 1))
+    def _learnt(self, round: Round, row: int) -> ExitStatistics:
+        return round.memories.row(round.keys[row], "del_exit", lambda: ExitStatistics.of(round.layers["target"] - 1))
 
     def plans(self, round: Round) -> Sequence[LayerPlan]:
         depth = round.layers["target"]

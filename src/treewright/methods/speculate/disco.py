@@ -186,4 +186,4 @@ class Disco:
 
 def parts(config: Config) -> Parts:
     disco = Disco(config)
-    return Parts(control=disco, observe=(disco,))
+    return Parts(control=disco, observe=(disco,), asked=True)

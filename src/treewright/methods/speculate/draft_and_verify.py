@@ -31,7 +31,7 @@ from treewright.core.roles import Outcome, Parts, Round
 from treewright.core.session import Capabilities
 from treewright.parts.control.layer_search import start_plan
 from treewright.parts.propose.draft_model import DraftChain
-from treewright.parts.propose.self_draft import ask_layers, check_layers, confidence
+from treewright.parts.propose.self_draft import ask_layers, check_layers, drafted_probability
 from treewright.parts.verify.rejection import Rejection
 
 CARD = {
@@ -121,7 +121,7 @@ class DraftAndVerify:
 
     def more(self, round: Round, answers: Answers, parent: int, column: int) -> np.ndarray:
         thresholds = [self._sureness(round, row).threshold for row in range(round.rows)]
-        return confidence(round, answers, parent, column) >= thresholds
+        return drafted_probability(round, answers, parent, column) >= thresholds
 
     def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
         """Nothing is learned from prompts."""

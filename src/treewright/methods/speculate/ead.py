@@ -62,7 +62,7 @@ class Config:
 
 
 @dataclass(slots=True)
-class Writing:
+class EntropyWindow:
     """Who writes a row, and the entropies of what it wrote since it took over, at most the window's last ones."""
 
     model: str
@@ -88,7 +88,7 @@ def entropy_bits(logits: np.ndarray) -> float:
     return float((np.log(total) - (weights[weights > 0] * shifted[weights > 0]).sum() / total) / np.log(2))
 
 
-class Switch:
+class ModelSwitch:
     """Driver that says who writes, and the observer it learns that from. The state belongs to a row, so forks copy it."""
 
     prompt_top = 0
@@ -97,11 +97,11 @@ class Switch:
         self._config, self._threshold = config, float(config.threshold)
 
     def turns(self, round: Round) -> Sequence[Turn]:
-        return [Turn(self._writing(round, row).model) for row in range(round.rows)]
+        return [Turn(self._window_of(round, row).model) for row in range(round.rows)]
 
-    def _writing(self, round: Round, row: int) -> Writing:
+    def _window_of(self, round: Round, row: int) -> EntropyWindow:
         first = SMALL if self._threshold == math.inf else TARGET
-        return round.memories.row(round.keys[row], "entropy window", lambda: Writing(first))
+        return round.memories.row(round.keys[row], "entropy window", lambda: EntropyWindow(first))
 
     def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
         """Prompts say nothing here."""
@@ -111,9 +111,9 @@ class Switch:
         for row, emitted in enumerate(outcome.emitted):
             if emitted:
                 entropy = entropy_bits(round.answers["target"].row(row, 0))
-                self._writing(round, row).note(entropy, self._threshold, config.window, config.least)
+                self._window_of(round, row).note(entropy, self._threshold, config.window, config.least)
 
 
 def parts(config: Config) -> Parts:
-    switch = Switch(config)
+    switch = ModelSwitch(config)
     return Parts(drive=switch, verify=SampleThenMatch(), observe=(switch,), writers=(SMALL,))

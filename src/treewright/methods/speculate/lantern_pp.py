@@ -13,7 +13,9 @@ k], or of vectors [V, D] whose Euclidean (L2) nearest are found once (`treewrigh
 model the embedding matrix will do: table=FOLDER/model.safetensors, key=model.embed_tokens.weight.
 
 Not lossless. With bound 0 it is exact rejection, token for token with the same seed. Temperature 0: x passes if it has the
-largest probability once it has borrowed, the first such sibling in the drafter's order; with bound 0, greedy decoding.
+largest probability once it has borrowed, the first such sibling in the drafter's order; with bound 0, greedy decoding. The text
+depends on the drafts, so rows are decoded one after another and nothing is kept between them or between runs, but for drafters
+whose drafts are known to be a row's own (`Parts.row_drafts`).
 
 Beside the papers: k is 1000 for image tokens, absurd for text. On a refusal only the tokens that were borrowed from leave P;
 `refuse` = all takes out all k, as the released code does. A token that the law excludes (a constraint, top-k) never passes.

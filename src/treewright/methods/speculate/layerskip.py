@@ -72,5 +72,7 @@ def parts(config: Config) -> Parts:
         verify=Rejection(),
         probabilities=True,
         claims=config.tokens + 1,
+        row_drafts=True,
+        asks=True,
         fits=(check_layers("exit_layer", asked, lowest=1, beyond=1),),
     )

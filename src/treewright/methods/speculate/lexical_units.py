@@ -73,7 +73,7 @@ class Config:
         require(self.placeholder >= 0, "placeholder", self.placeholder, "a token id of the model")
 
 
-def confidence(logits: np.ndarray) -> float:
+def largest_probability(logits: np.ndarray) -> float:
     """The largest probability of logits [V] at temperature 1."""
     largest = logits.max()
     return float(1 / np.exp(logits.astype(np.float64) - largest).sum()) if largest > -math.inf else 0.0
@@ -105,10 +105,10 @@ class LexicalUnits:
     def _run(self, round: Round, law: TargetLaw, row: int) -> list[tuple[int, int]]:
         """What is kept after the first token: (column, token) pairs."""
         bar, run = self._config.confidence, list[tuple[int, int]]()
-        if not confidence(law.logits(row, 0)) > bar:
+        if not largest_probability(law.logits(row, 0)) > bar:
             return run
         for column in range(1, round.forest.columns):
-            if round.forest.token[row, column] == ABSENT or not confidence(law.logits(row, column)) > bar:
+            if round.forest.token[row, column] == ABSENT or not largest_probability(law.logits(row, column)) > bar:
                 break
             run.append((column, law.draw(row, column)[0]))
         return run
@@ -158,7 +158,7 @@ class LexicalDrafts:
         guess: list[int] = []
         for column in columns:
             logits = round.answers["target"].row(row, column)
-            if round.forest.token[row, column] == ABSENT or not confidence(logits) > self._config.confidence:
+            if round.forest.token[row, column] == ABSENT or not largest_probability(logits) > self._config.confidence:
                 break
             guess.append(int(logits.argmax()))
         return guess

@@ -132,4 +132,4 @@ def predicting_state(round: Round, row: int) -> torch.Tensor | None:
 def parts(config: Config) -> Parts:
     medusa = MedusaTree(config)
     claims = min(config.nodes, len(medusa.choices)) + 1
-    return Parts(propose=medusa, verify=SampleThenMatch(), claims=claims, hidden=True, fits=(medusa.fits,))
+    return Parts(propose=medusa, verify=SampleThenMatch(), claims=claims, hidden=True, fits=(medusa.fits,), row_drafts=True)

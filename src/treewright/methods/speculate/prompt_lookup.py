@@ -59,10 +59,10 @@ class PromptLookup:
 
     def propose(self, round: Round) -> None:
         config = self._config
-        width = min(config.tokens, round.claims - 1, round.depth_left)
+        widths = np.minimum(round.deepest, min(config.tokens, round.claims - 1)).tolist()
         drafts = [
             continuation(round.text.of(row), config.max_ngram, width, config.match == "latest", config.full)
-            for row in range(round.rows)
+            for row, width in enumerate(widths)
         ]
         longest = max(map(len, drafts))
         if longest == 0:
@@ -74,4 +74,4 @@ class PromptLookup:
 
 
 def parts(config: Config) -> Parts:
-    return Parts(propose=PromptLookup(config), verify=SampleThenMatch(), claims=config.tokens + 1)
+    return Parts(propose=PromptLookup(config), verify=SampleThenMatch(), claims=config.tokens + 1, row_drafts=True)

@@ -68,7 +68,7 @@ class Config:
 
 
 @dataclass(slots=True)
-class Writing:
+class StepState:
     """Whose turn a row's next tokens are, and how many steps were drafted. Of a step that the target writes: the characters that
     were there before it, and the tokens it has."""
 
@@ -100,9 +100,9 @@ class RewardGuided:
         models = [self._writing(round, row).model for row in range(round.rows)]
         return [Turn(TARGET if model == TARGET else None) if TARGET in models else Turn(DRAFT) for model in models]
 
-    def _writing(self, round: Round, row: int) -> Writing:
+    def _writing(self, round: Round, row: int) -> StepState:
         first = TARGET if self._threshold == np.inf else DRAFT
-        return round.memories.row(round.keys[row], "reward-guided", lambda: Writing(first))
+        return round.memories.row(round.keys[row], "reward-guided", lambda: StepState(first))
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         verdict = Verdict(

@@ -53,4 +53,10 @@ class Config:
 
 def parts(config: Config) -> Parts:
     levels = full_tree(config.branching)
-    return Parts(propose=DraftTree(ask_model("draft"), levels), verify=Rejection(), probabilities=True, claims=tree_size(levels))
+    return Parts(
+        propose=DraftTree(ask_model("draft"), levels),
+        verify=Rejection(),
+        probabilities=True,
+        claims=tree_size(levels),
+        row_drafts=True,
+    )

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 
+from treewright.core.claims import Forest
 from treewright.core.errors import InputError, require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.propose.draft_model import Levels, ask_model, draw_tree
@@ -117,12 +118,14 @@ class Sequoia:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._profile = Profile.read(config.profile) if config.profile else Profile()
+        self._forest: Forest | None = None
 
     def plan(self, round: Round) -> Plan:
-        key = ("sequoia", round.request.sampling, self._config)
+        key = ("sequoia", round.request.sampling, self._config, self._profile)
         return round.memories.model(key, lambda: Plan(Acceptance(self._profile.acceptance)))
 
     def propose(self, round: Round) -> None:
+        self._forest = round.forest
         nodes, depth = min(self._config.nodes, round.claims - 1), min(self._config.depth, round.depth_left)
         if nodes > 0 and depth > 0:
             draw_tree(round, ask_model("draft"), self.tree(self.plan(round), nodes + 1, depth + 1))
@@ -148,7 +151,8 @@ class Sequoia:
         """Prompts say nothing about acceptance."""
 
     def observe(self, outcome: Outcome) -> None:
-        if self._config.learn:
+        # How siblings of another drafter are taken says nothing of these.
+        if self._config.learn and outcome.round.forest is self._forest:
             acceptance = self.plan(outcome.round).acceptance
             for row in range(outcome.round.rows):
                 for tried, accepted in tries(outcome, row):

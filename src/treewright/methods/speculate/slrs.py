@@ -172,4 +172,6 @@ class TextLaw:
 
 def parts(config: Config) -> Parts:
     asked = 1 + config.tokens * (config.most + LONGEST)
-    return Parts(propose=TextLaw(config), verify=Rejection(), probabilities=True, claims=config.tokens + 1, drafts=asked)
+    return Parts(
+        propose=TextLaw(config), verify=Rejection(), probabilities=True, claims=config.tokens + 1, drafts=asked, asks=True
+    )

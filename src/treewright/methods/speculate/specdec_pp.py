@@ -174,4 +174,4 @@ class SpecDecPP:
 
 def parts(config: Config) -> Parts:
     control = SpecDecPP(config)
-    return Parts(control=control, observe=(control,), hidden=config.head != "none")
+    return Parts(control=control, observe=(control,), hidden=config.head != "none", asked=True)

@@ -179,5 +179,6 @@ class Swift:
 def parts(config: Config) -> Parts:
     swift = Swift(config)
     return Parts(
-        propose=swift, verify=Rejection(), probabilities=True, claims=config.claims, reads=config.window, fits=(swift.fits,)
+        propose=swift, verify=Rejection(), probabilities=True, claims=config.claims, reads=config.window, fits=(swift.fits,),
+        asks=True,
     )  # fmt: skip

@@ -51,5 +51,10 @@ class Config:
 
 def parts(config: Config) -> Parts:
     return Parts(
-        propose=DraftChain(ask_model("draft"), config.tokens), verify=Rejection(), probabilities=True, claims=config.tokens + 1
+        propose=DraftChain(ask_model("draft"), config.tokens),
+        verify=Rejection(),
+        probabilities=True,
+        claims=config.tokens + 1,
+        row_drafts=True,
+        asks=True,
     )

@@ -10,7 +10,8 @@ Cost: nothing beside the drafter's own; it takes the place of the drafter's veri
 Not lossless: drafts that pass are favoured over what the target would have drawn. At temperature 0 the law has one token, so
 the text is plain greedy decoding's; with threshold 1 and alpha of the vocabulary's size nothing passes, and the text is plain
 decoding's, token for token. Lower either of the two and no draft is refused that was accepted before. Without a drafter it is
-plain decoding.
+plain decoding. The text depends on the drafts, so rows are decoded one after another and nothing is kept between them or between
+runs, but for drafters whose drafts are known to be a row's own (`Parts.row_drafts`).
 
 Beside the paper: p is the whole target law, with constraint, steering, penalties and warpers, as everywhere here; entropy is in
 nats, with 1e-5 inside of the logarithm as in the released code. There one helper has the two defaults swapped; these are those

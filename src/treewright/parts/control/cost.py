@@ -22,16 +22,20 @@ class RoundCost:
     claim, and a line through the last rounds of more. To draft at all has a price that further claims do not have.
 
     One line and no figure for each size: a machine drifts, and a size that was seldom tried would keep what it cost on a bad
-    moment for ever, and so never be tried again.
+    moment for ever, and so never be tried again. since_alone: rounds since the last one of one claim.
     """
 
     def __init__(self) -> None:
         self._claims, self._seconds, self._rounds = np.zeros(KEPT), np.zeros(KEPT), 0
         self._alone, self._rounds_alone = np.zeros(ALONE), 0
         self._base, self._slope = 1.0, SLOPE
+        self.since_alone = 0
 
     def update(self, claims: int, seconds: float) -> None:
-        """One round of so many claims, frontier included, took so long."""
+        """One round of so many claims, frontier included, took so long. One of 0 seconds was not measured."""
+        self.since_alone = 0 if claims == 1 else self.since_alone + 1
+        if seconds <= 0:
+            return
         if claims == 1:
             self._alone[self._rounds_alone % ALONE] = seconds
             self._rounds_alone += 1

@@ -44,7 +44,8 @@ class Switch:
         if {True, False} <= {arm.greedy for arm in self._arms}:
             raise CompositionError("one arm works only at temperature 0 and another only above it; choose arms of one kind")
         whole = reduce(Parts.join, (Parts(greedy=None), *self._arms))
-        whole.propose, whole.verify, whole.observe = self, self, (self,)
+        whole.propose, whole.verify, whole.observe, whole.row_drafts = self, self, (self,), False
+        whole.asks = all(arm.asks for arm in self._arms if arm.propose is not None)
         return whole
 
     def propose(self, round: Round) -> None:

@@ -22,7 +22,7 @@ def ask_layers(plans: Callable[[Round], Sequence[LayerPlan]]) -> Ask:
     return lambda round: round.sessions["target"].sketch(round.forest, *plans(round))
 
 
-def confidence(round: Round, answers: Answers, parent: int, column: int) -> np.ndarray:
+def drafted_probability(round: Round, answers: Answers, parent: int, column: int) -> np.ndarray:
     """How probable a drafted token was to its drafter, [R]: under the warped law it was drawn from, at temperature 0 under the
     softmax of the logits. 0 where a row drafted nothing."""
     found, greedy = np.zeros(round.rows), round.request.sampling.greedy

@@ -25,7 +25,7 @@ class Child:
 
 
 @dataclass(slots=True)
-class Step:
+class BeamStep:
     """What one group of beams does in a round: children that go on, best first, and children that end."""
 
     running: list[Child] = field(default_factory=list)
@@ -78,13 +78,13 @@ class BeamSearch(BestScore):
             if own:
                 yield group, own
 
-    def _step(self, round: Round, law: TargetLaw, own: Sequence[int], counts: np.ndarray | None) -> Step:
+    def _step(self, round: Round, law: TargetLaw, own: Sequence[int], counts: np.ndarray | None) -> BeamStep:
         """The best children of a group. `counts` [V]: beams of earlier groups that took each token at this step."""
         beams = distinct(round, own)
         laws = np.stack([log_law(law, row) for row in beams])
         totals = laws + np.array([round.log_weight[row] for row in beams])[:, None]
         ranked = totals if counts is None else totals - self._settings.strength * counts
-        last, size, step = room(round, own[0]) == 1, totals.shape[1], Step()
+        last, size, step = room(round, own[0]) == 1, totals.shape[1], BeamStep()
         for rank, index in enumerate(descending(ranked.reshape(-1), self._width * (1 + len(round.request.ends)))):
             place, token = divmod(index, size)
             if (last and rank == self._width) or len(step.running) == self._width:
@@ -96,7 +96,7 @@ class BeamSearch(BestScore):
                 step.ended.append(child)
         return step
 
-    def _decide(self, round: Round, verdict: Verdict, key: tuple[int, int], own: Sequence[int], step: Step) -> None:
+    def _decide(self, round: Round, verdict: Verdict, key: tuple[int, int], own: Sequence[int], step: BeamStep) -> None:
         hypotheses = self._hypotheses.setdefault(key, [])
         length = new_tokens(round, own[0]) + 1
         for child in step.ended:
