@@ -36,6 +36,7 @@ class Block:
 class TreeScorer(Protocol):
     """What the session needs of its model; `CausalModel` says what each is."""
 
+    builds_kernels: bool
     windows: dict[str, int | None]
     compiled: CompiledStep | None
     capabilities: Capabilities
@@ -51,3 +52,15 @@ class TreeScorer(Protocol):
     ) -> Answers: ...  # fmt: skip
 
     def timed(self) -> float: ...
+
+
+def padded(array: np.ndarray, rows: int, columns: int | None = None) -> np.ndarray:
+    """array [R, n ...] with zero rows (and zero columns) added behind; a contiguous copy where torch will own it."""
+    width = array.shape[1] if columns is None and array.ndim > 1 else columns
+    if len(array) == rows and (array.ndim == 1 or array.shape[1] == width):
+        return array
+    shape = (rows, *array.shape[1:]) if array.ndim == 1 else (rows, width, *array.shape[2:])
+    out = np.zeros(shape, array.dtype)
+    region = (slice(len(array)),) if array.ndim == 1 else (slice(len(array)), slice(array.shape[1]))
+    out[region] = array
+    return out

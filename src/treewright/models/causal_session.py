@@ -12,12 +12,12 @@ from treewright.core.claims import ABSENT, Forest
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
-from treewright.models.blocks import Block, Mix, TreeScorer
+from treewright.models.blocks import Block, Mix, TreeScorer, padded
 from treewright.models.compiled import LEAST_SLOTS, bucket, key_bucket
 from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
 from treewright.models.own_columns import OwnColumns, no_embeddings
-from treewright.models.sizes import KEY_STEP, power_of_two, rounded
+from treewright.models.sizes import BLOCK_STEP, CHUNK_STEP, KEY_STEP, power_of_two, rounded
 
 CHUNK = 512
 SPARE = 8
@@ -71,10 +71,11 @@ class CausalSession(OwnColumns):
         self.seen = np.concatenate([self.seen, base - 1])
         self._prompt_end = np.concatenate([self._prompt_end, [prompt[-1] for prompt in prompts]])
         self._slot_position = np.zeros((len(self.seen), self._scratch), np.int64)
-        self._reserve(before + len(prompts), self._opening.length + int(self._shift.max()))
-        block = np.zeros((len(prompts), int(lengths.max())), np.int64)
+        step = CHUNK_STEP if self._model.builds_kernels else 1
+        block = np.zeros((len(prompts), rounded(int(lengths.max()) - 1, step) + 1), np.int64)
         for row, prompt in enumerate(prompts):
             block[row, : len(prompt)] = prompt
+        self._reserve(before + len(prompts), max(self._opening.length + int(self._shift.max()), block.shape[1]))
         self._read_prompts(range(before, before + len(prompts)), block, lengths)
 
     def _reserve(self, rows: int, length: int) -> None:
@@ -103,7 +104,7 @@ class CausalSession(OwnColumns):
             self._states += [hidden[row, : size - 1] for row, size in enumerate(lengths.tolist())]
         if top_count:
             none = np.full((len(rows), 1, top_count), ABSENT)
-            top = np.concatenate([*tops, none], axis=1)
+            top = np.concatenate([*tops, none], axis=1)[:, : int(lengths.max())]
             top[np.arange(top.shape[1])[None] >= (lengths - 1)[:, None]] = ABSENT
             self.prompt_top = top
 
@@ -117,7 +118,7 @@ class CausalSession(OwnColumns):
         known = np.arange(start + count)[None]
         positions = np.broadcast_to(known[:, start:], chunk.shape).copy()
         begin = self._model.timed()
-        block = Block(chunk.copy(), positions, self._masks.causal(start, count), known)
+        block = Block(chunk.copy(), self._within_context(positions), self._masks.causal(start, count), known)
         answers = self._model.forward(block, window, keep, self._opening.hidden)
         self._record("prefill", len(rows), count, self._model.timed() - begin)
         return answers
@@ -228,27 +229,35 @@ class CausalSession(OwnColumns):
         block, offset = self._block(forest, begin), self._lead - 1 + begin if begin else 0
         rows, count = block.shape
         static = model.compiled is not None and not begin and not (opening.hidden or opening.layers or plans or forest.mix)
-        fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, count)
+        fed, columns = (power_of_two(rows), min(bucket(count), self._scratch)) if static else (rows, self._width(count, offset))
         keys = self._span(max(1, int(self._stored.max())))
         positions = self._positions(forest, begin)
         self._slot_position[:, offset : offset + count] = positions
-        stored = _padded(self._stored, fed)
+        stored = padded(self._stored, fed)
         if self._lead == 1 and not begin and forest.shape.shared and not self._masks.windowed and (self._pending == 1).all():
             masks = self._masks.growing(forest.shape, stored, columns, keys)
         else:
-            seen = _padded(self._visible(forest, begin), fed)
-            placed = _padded(positions, fed), _padded(self._slot_position, fed)
+            seen = padded(self._visible(forest, begin), fed)
+            placed = padded(positions, fed), padded(self._slot_position, fed)
             masks = self._masks.general(seen, stored, placed, offset, columns, keys)
-        ids, positions = _padded(block, fed, columns), _padded(self._within_context(positions), fed, columns)
+        ids, positions = padded(block, fed, columns), padded(self._within_context(positions), fed, columns)
         start = model.timed()
         if static:
             logits = model.compiled(ids, positions, masks, self._memory, self._scratch + keys)  # type: ignore[misc, arg-type]
             answers = Answers(logits[:rows, :count])
         else:
             mix = self._mixed(forest, begin)
-            answers = self._read(ids, positions, masks, range(offset, offset + count), keys, plans, mix)
+            answers = self._read(ids, positions, masks, range(offset, offset + columns), keys, plans, mix)
+            if columns > count:
+                answers = answers.map(lambda outputs: outputs[:, :count])
         self._tell(kind, rows, columns, model.timed() - start, plans)
         return answers
+
+    def _width(self, count: int, offset: int) -> int:
+        """The columns of a block, not compiled, that holds `count` and is written at scratch slot `offset`."""
+        if count == 1 or not self._model.builds_kernels:
+            return count
+        return max(count, min(rounded(count, BLOCK_STEP), self._scratch - offset))
 
     def _read(
         self, ids: np.ndarray, positions: np.ndarray, masks: Masks, slots: range, keys: int, plans: Sequence[LayerPlan],
@@ -386,15 +395,3 @@ class CausalSession(OwnColumns):
 
 def _side_by_side(known: torch.Tensor, added: torch.Tensor) -> torch.Tensor:
     return torch.cat([known, added], dim=1)
-
-
-def _padded(array: np.ndarray, rows: int, columns: int | None = None) -> np.ndarray:
-    """array [R, n ...] with zero rows (and zero columns) added behind; a contiguous copy where torch will own it."""
-    width = array.shape[1] if columns is None and array.ndim > 1 else columns
-    if len(array) == rows and (array.ndim == 1 or array.shape[1] == width):
-        return array
-    shape = (rows, *array.shape[1:]) if array.ndim == 1 else (rows, width, *array.shape[2:])
-    out = np.zeros(shape, array.dtype)
-    region = (slice(len(array)),) if array.ndim == 1 else (slice(len(array)), slice(array.shape[1]))
-    out[region] = array
-    return out

@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
+import torch
+
 KEY_STEP = 64
 """Slots of keys and values grow by as many."""
+
+BLOCK_STEP, CHUNK_STEP = 4, 16
+"""Blocks of claims and of prompts in a 16-bit dtype on a CPU are made as many columns wide: for each width that it meets, torch
+builds kernels anew (docs/log.md), which takes twice as long as a small model's forward."""
+
+
+def builds_kernels(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether torch builds kernels for each width of a block that it meets."""
+    return device.type == "cpu" and dtype.itemsize == 2
 
 
 def rounded(size: int, step: int) -> int:

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 from treewright.core.request import Sampling
-from treewright.methods.speculate import auto
 from treewright.methods.speculate.auto import Auto, Config
 from treewright.models.tables import Table
-from treewright.parts.control.cost import RoundCost
+from treewright.parts.control.cost import PROBE, RoundCost
 
 
 def costing(round, **seconds_of):
@@ -68,7 +67,7 @@ def test_a_round_without_claims_is_tried_now_and_then(decode):
     watch = SimpleNamespace(prompt_top=0, read_prompts=None, observe=lambda outcome: widths.append(outcome.round.forest.columns))
     decode(target, "auto", [[1, 2]], {"nodes": 2}, observers=[watch], max_new_tokens=900, memories={})
     alone = [place for place, width in enumerate(widths) if width == 1]
-    assert len(widths) >= 300 and max(np.diff([0, *alone, len(widths)])) <= auto.PROBE + 1
+    assert len(widths) >= 300 and max(np.diff([0, *alone, len(widths)])) <= PROBE + 1
 
 
 @pytest.mark.usefixtures("free_claims")

@@ -16,6 +16,7 @@ sample-then-match above it. Counts, costs and predictions stay with the model fr
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ from treewright.core.claims import Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.control.cost import RoundCost
-from treewright.parts.propose.guesses import Guesser, Tree, Writing
+from treewright.parts.propose.guesses import Guesser, Writing
 from treewright.parts.propose.successors import Successors
 from treewright.parts.propose.trees import place
 from treewright.parts.verify.sample_then_match import SampleThenMatch
@@ -44,8 +45,11 @@ CARD = {
 
 FLOOR = 0.004
 """A claim of a smaller chance is never worth a column."""
-PROBE = 96
-"""A round without claims is tried once in so many rounds, so that what it costs stays known."""
+
+
+LONGEST_REST, ASLEEP, AWAKE = 15, 3, 4
+"""Most rounds without a look for drafts, how many must be left for nothing to be learned in them either, and the match of a copy
+that ends such a rest."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,8 @@ class Auto:
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
         self._forest: Forest | None = None
+        self._refused, self._rest = 0, 0
+        self._looked, self._promised, self._resting = 0.0, 0.0, False
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
@@ -85,22 +91,34 @@ class Auto:
         return round.memories.row(round.keys[row], "auto", lambda: Writing(round.text.of(row)[:most].tolist()))
 
     def propose(self, round: Round) -> None:
-        self._forest = round.forest
+        self._forest, self._looked, self._promised, self._resting = round.forest, 0.0, 0.0, False
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
-        if most < 1 or (self._config.adapt and cost.since_alone >= PROBE):
+        if most < 1 or (self._config.adapt and self._passes(round, cost)):
             return
-        guesser, deepest = self._guesser(round), round.deepest.tolist()
+        begun, guesser, deepest = time.perf_counter(), self._guesser(round), round.deepest.tolist()
         worth = FLOOR if self._config.adapt else 0.0
         trees = [guesser.tree(self._writing(round, row), most, deepest[row], worth) for row in range(round.rows)]
         columns = max(map(len, trees))
-        if columns > 1 and (not self._config.adapt or self._pays(round.rows, trees, columns, cost)):
+        self._promised = sum(sum(tree.chances[1:]) for tree in trees)
+        if columns > 1 and (not self._config.adapt or cost.pays(columns, round.rows, self._promised)):
+            self._refused = 0
             place(round, trees)
+        else:
+            self._refused += 1
+            self._rest = min(2 ** (self._refused - 1), LONGEST_REST + 1) - 1
+            self._looked = time.perf_counter() - begun
 
-    @staticmethod
-    def _pays(rows: int, trees: Sequence[Tree], columns: int, cost: RoundCost) -> bool:
-        """Whether the trees bring more tokens a second than a round without claims, all rows together."""
-        alone, drafted = cost.at([1, columns])
-        return (rows + sum(sum(tree.chances[1:]) for tree in trees)) / drafted > rows / alone
+    def _passes(self, round: Round, cost: RoundCost) -> bool:
+        """Whether a round goes without claims before anything is drafted: while it is not known what such a round costs, and for
+        the longer, the more often drafts were refused one after the other, unless a text has begun to copy itself."""
+        if cost.plain_is_due:
+            return True
+        if self._rest and all(self._writing(round, row).match < AWAKE for row in range(round.rows)):
+            self._rest -= 1
+            self._resting = True
+            return True
+        self._rest = 0
+        return False
 
     def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
         guesser = self._guesser(round)
@@ -110,15 +128,24 @@ class Auto:
     def observe(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
         if round.forest is self._forest:
-            self._cost(round).update(round.forest.columns, outcome.seconds)
-        top = round.answers["target"].top(self._config.k).tolist()
+            cost, claims = self._cost(round), round.forest.columns
+            if claims > 1:
+                cost.kept(self._promised, sum(map(len, outcome.emitted)) - round.rows)
+            # A round that looked for drafts and took none would have been shorter without looking.
+            cost.update(claims, outcome.seconds - self._looked)
+        asleep = self._resting and self._rest > ASLEEP
+        top = [] if asleep else round.answers["target"].top(self._config.k).tolist()
         parents = round.forest.shape.parent.tolist()
         for row, emitted in enumerate(outcome.emitted):
             writing = self._writing(round, row, -len(emitted) or None)
             token, parent = round.forest.token[row].tolist(), parents[0 if round.forest.shape.shared else row]
             before = writing.tokens[-3:]
-            guesser.grade(writing, emitted)
-            guesser.learn(before, token, parent, top[row])
+            if self._resting:
+                writing.extend(emitted)
+            else:
+                guesser.grade(writing, emitted)
+            if not asleep:
+                guesser.learn(before, token, parent, top[row])
 
 
 def parts(config: Config) -> Parts:

@@ -25,8 +25,7 @@ class Writing:
         self.pointer, self.match = -1, 0
         self.counts = Chances(fades=True)
         self._behind: dict[tuple[int, int], int] = {}
-        for token in tokens:
-            self.append(token)
+        self.extend(tokens)
 
     def append(self, token: int) -> None:
         """The text goes on."""
@@ -35,6 +34,11 @@ class Writing:
         if len(self.tokens) > 1:
             self._behind[self.tokens[-2], token] = len(self.tokens)
         self.counts.pass_on()
+
+    def extend(self, tokens: Sequence[int]) -> None:
+        """The text goes on with several."""
+        for token in tokens:
+            self.append(token)
 
     def moved(self, pointer: int, match: int, last: int, token: int) -> tuple[int, int]:
         """Pointer and match once `token` stands after `last`: one on where it was copied, else behind the last place of the
