@@ -40,7 +40,7 @@ def test_successors_are_what_was_last_learned_after_the_last_tokens(learned, ask
     for before, predicted in learned:
         store.learn(before[-ORDERS:], predicted)
         for size in range(1, min(ORDERS, len(before)) + 1):
-            known[tuple(before[-size:])] = predicted
+            known[tuple(before[-size:])] = tuple(predicted)
     sizes = itertools.takewhile(lambda size: tuple(asked[-size:]) in known, range(1, min(ORDERS, len(asked)) + 1))
     expected = [known[tuple(asked[-size:])] for size in sizes]
     assert store.after(asked[-ORDERS:]) == expected
@@ -133,6 +133,6 @@ def test_predictions_at_drafts_are_learned_after_the_drafts_own_path():
     guesser = Guesser(Successors(10))
     guesser.learn([1, 2, 3], [3, 4, ABSENT, 5], [-1, 0, 0, 1], [[7], [8], [9], [6]])
     store = guesser._successors
-    assert store.after([2, 3])[1] == [7] and store.after([2, 3, 4])[2] == [8]
-    assert store.after([3, 4, 5])[2] == [6]
-    assert all([9] not in store.after([token]) for token in range(10))
+    assert store.after([2, 3])[1] == (7,) and store.after([2, 3, 4])[2] == (8,)
+    assert store.after([3, 4, 5])[2] == (6,)
+    assert all((9,) not in store.after([token]) for token in range(10))

@@ -48,8 +48,8 @@ FLOOR = 0.004
 
 
 LONGEST_REST, ASLEEP, AWAKE = 15, 3, 4
-"""Most rounds without a look for drafts, how many must be left for nothing to be learned in them either, and the match of a copy
-that ends such a rest."""
+"""Most rounds without a look for drafts, the refusals one after the other behind which nothing is learned in them either, and the
+match of a copy that ends such a rest."""
 
 
 @dataclass(frozen=True)
@@ -133,8 +133,11 @@ class Auto:
                 cost.kept(self._promised, sum(map(len, outcome.emitted)) - round.rows)
             # A round that looked for drafts and took none would have been shorter without looking.
             cost.update(claims, outcome.seconds - self._looked)
-        asleep = self._resting and self._rest > ASLEEP
-        top = [] if asleep else round.answers["target"].top(self._config.k).tolist()
+        if self._resting and self._refused > ASLEEP:
+            for row, emitted in enumerate(outcome.emitted):
+                self._writing(round, row, -len(emitted) or None).extend(emitted)
+            return
+        top = round.answers["target"].top(self._config.k).tolist()
         parents = round.forest.shape.parent.tolist()
         for row, emitted in enumerate(outcome.emitted):
             writing = self._writing(round, row, -len(emitted) or None)
@@ -144,8 +147,7 @@ class Auto:
                 writing.extend(emitted)
             else:
                 guesser.grade(writing, emitted)
-            if not asleep:
-                guesser.learn(before, token, parent, top[row])
+            guesser.learn(before, token, parent, top[row])
 
 
 def parts(config: Config) -> Parts:

@@ -15,11 +15,12 @@ class Successors:
 
     def __init__(self, vocabulary: int) -> None:
         self._vocabulary = vocabulary
-        self._known: list[dict[int, list[int]]] = [{} for _ in range(ORDERS)]
+        # Tuples, for Python's collector of garbage goes through every list again and again.
+        self._known: list[dict[int, tuple[int, ...]]] = [{} for _ in range(ORDERS)]
 
-    def learn(self, before: Sequence[int], predicted: list[int]) -> None:
+    def learn(self, before: Sequence[int], predicted: Sequence[int]) -> None:
         """Keeps what the target predicted after the tokens `before` (the last `ORDERS` of them, or fewer)."""
-        key = 0
+        key, predicted = 0, tuple(predicted)
         for order, known in enumerate(self._known[: len(before)]):
             key = key * self._vocabulary + before[-1 - order] + 1
             known[key] = predicted
@@ -27,7 +28,7 @@ class Successors:
                 for old in list(known)[: MOST // 2]:
                     del known[old]
 
-    def after(self, before: Sequence[int]) -> list[list[int]]:
+    def after(self, before: Sequence[int]) -> list[tuple[int, ...]]:
         """What was predicted after the last token, the last two and so on, as far as such a context is known."""
         found, key = [], 0
         for known, token in zip(self._known, reversed(before), strict=False):
