@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -303,3 +304,18 @@ def test_rows_may_be_sketched_with_different_parts(family, causal, network, twin
             expected = continued(network(family, "float64"), partial, twin.texts[row], forest.path_tokens(row, column))[-1]
             assert np.abs(answers.row(row, column) - expected).max() < 1e-9
     assert twin.error(forest, twin.session.score(forest)) < 1e-10
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_another_thread_meets_the_whole_model(family, network):
+    model, ids = network(family, "float64"), torch.tensor([PROMPTS[1]])
+    layers = find_layers(model)
+    with torch.no_grad():
+        whole = model(ids).logits
+        for plan in plans_of(len(layers))[:4]:
+            with layers.running([plan]), ThreadPoolExecutor(1) as other:
+                # Gradients are off for each thread on its own.
+                beside = other.submit(lambda: model(ids).logits.detach()).result()
+                here = model(ids).logits
+            assert torch.equal(beside, whole) and not torch.allclose(here, whole)
+        assert torch.equal(model(ids).logits, whole)

@@ -5,57 +5,70 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from treewright.parts.control.cost import SLOPE, RoundCost
+from treewright.parts.control.cost import BEGIN, PROBE, SLOPE, RoundCost
 
 
-def test_before_anything_is_measured_a_claim_costs_what_is_expected():
-    assert RoundCost().at([1, 11]) == pytest.approx([1.0, 1.0 + 10 * SLOPE])
+def rounds(cost, sizes, seconds_of):
+    """Rounds of these sizes, one after the other; a size is met once before, for its first round is not counted."""
+    for turn, size in enumerate([*dict.fromkeys(sizes), *sizes]):
+        cost.update(size, seconds_of(size, turn))
 
 
-def test_one_size_says_how_dear_all_are():
-    cost = RoundCost()
-    for _ in range(10):
-        cost.update(1, 0.5)
-    assert cost.at([1, 11]) == pytest.approx([0.5, 0.5 + 0.5 * 10 * SLOPE])
+def test_before_anything_is_compared_a_claim_costs_what_is_expected():
+    assert RoundCost().at(1) == 1.0 and RoundCost().at(11) == pytest.approx(BEGIN + 10 * SLOPE)
 
 
-@pytest.mark.parametrize("slope", [0.0, 0.02, 0.2])
+@pytest.mark.parametrize("slope", [0.0, 0.02, 0.1])
 def test_a_line_is_found_and_speaks_for_sizes_never_tried(slope):
     cost, random = RoundCost(), np.random.default_rng(0)
-    for _ in range(400):
-        size = int(random.choice([1, 8, 16, 32]))
-        cost.update(size, 0.01 * (1 + slope * (size - 1)) * random.normal(1, 0.02))
-    assert cost.at([1, 24, 64]) == pytest.approx([0.01 * (1 + slope * (size - 1)) for size in (1, 24, 64)], rel=0.12)
+    sizes = random.choice([1, 8, 16, 32], 400).tolist()
+    rounds(cost, sizes, lambda size, turn: 0.01 * (1 + slope * (size - 1)) * random.normal(1, 0.02))
+    for size in (8, 24, 40):
+        assert cost.at(size) == pytest.approx(1 + slope * (size - 1), rel=0.12)
 
 
-def test_a_pause_of_the_machine_is_no_cost():
+def test_a_machine_whose_speed_changes_changes_no_cost():
     cost = RoundCost()
-    for turn in range(60):
-        cost.update(8, 1.0 if turn % 10 == 3 else 0.01)
-    assert cost.at([8])[0] == pytest.approx(0.011, rel=0.05)
+    for speed in (1.0, 3.0, 0.4, 1.7):
+        rounds(cost, [1, 16, 16] * 20, lambda size, turn, speed=speed: speed * (1.5 if size > 1 else 1.0))
+        assert cost.at(16) == pytest.approx(1.5, rel=0.02)
 
 
-def test_a_size_that_had_a_bad_moment_is_not_shunned_for_ever():
+def test_rounds_that_lie_far_apart_are_not_compared():
     cost = RoundCost()
-    for size, seconds in [(8, 0.03)] * 2 + [(4, 0.03)] * 4 + [(4, 0.01)] * 120:
+    for seconds, size in [(1.0, 1), (1.0, 9)] + [(7.0, 9)] * 40:
         cost.update(size, seconds)
-    assert cost.at([8])[0] < 1.15 * cost.at([4])[0]
+    assert cost.at(9) < 2
 
 
-def test_a_machine_that_changes_is_followed():
+def test_a_pause_of_the_machine_and_the_first_round_of_a_width_are_no_cost():
     cost = RoundCost()
-    for seconds in (0.01, 0.03):
-        for _ in range(40):
-            cost.update(4, seconds)
-    assert cost.at([4])[0] == pytest.approx(0.02, rel=0.05)
-    for _ in range(256):
-        cost.update(4, 0.03)
-    assert cost.at([4])[0] == pytest.approx(0.03, rel=0.05)
+    rounds(cost, [1, 8] * 40, lambda size, turn: 1.0 if turn < 2 or turn % 14 == 3 else 0.01 * (1.3 if size > 1 else 1.0))
+    assert cost.at(8) == pytest.approx(1.3, rel=0.05)
+
+
+def test_drafts_pay_where_they_bring_more_than_they_cost():
+    cost = RoundCost()
+    rounds(cost, [1, 8] * 40, lambda size, turn: 1.5 if size > 1 else 1.0)
+    assert cost.pays(8, rows=1, promised=0.6) and not cost.pays(8, rows=1, promised=0.4)
+    assert cost.pays(8, rows=4, promised=2.4) and not cost.pays(8, rows=4, promised=1.6)
+
+
+def test_each_kind_of_round_is_tried_again_now_and_then():
+    cost = RoundCost()
+    assert cost.plain_is_due
+    rounds(cost, [1, 1], lambda size, turn: 1.0)
+    assert not cost.plain_is_due and not cost.pays(8, 1, 0.0)
+    for _ in range(PROBE):
+        cost.update(1, 1.0)
+    assert cost.pays(8, 1, 0.0)
+    for _ in range(PROBE):
+        cost.update(8, 1.0)
+    assert cost.plain_is_due and not cost.pays(8, 1, 0.0)
 
 
 def test_rounds_that_were_not_measured_are_counted_and_teach_nothing():
     cost = RoundCost()
-    for claims, since in ((1, 0), (9, 1), (4, 2), (1, 0)):
+    for claims in (1, 9, 9, 4, 1, 4):
         cost.update(claims, 0.0)
-        assert cost.since_alone == since
-    assert cost.at([1, 11]) == RoundCost().at([1, 11])
+    assert cost.at(11) == RoundCost().at(11) and not cost.plain_is_due

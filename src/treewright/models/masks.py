@@ -20,7 +20,7 @@ class TreeMasks:
     def __init__(self, windows: dict[str, int | None], scratch: int, dtype: torch.dtype, device: torch.device) -> None:
         self._windows, self._scratch, self._dtype, self._device = windows, scratch, dtype, device
         self._closed = torch.finfo(dtype).min
-        self._kept: tuple[tuple[int, int, int, int], Shape, torch.Tensor, np.ndarray] | None = None
+        self._kept: tuple[tuple[int, int, int], Shape | None, torch.Tensor, np.ndarray] | None = None
 
     def causal(self, start: int, columns: int) -> Masks:
         """The mask of a prompt chunk: `columns` tokens after `start` tokens, [1, 1, columns, start + columns]."""
@@ -68,23 +68,27 @@ class TreeMasks:
             allowed[:, column, offset + column] = True
 
     def growing(self, shape: Shape, stored: np.ndarray, columns: int, keys: int) -> Masks:
-        """The mask that repeats: a shared shape at offset 0 after one pending token a row, no windows. The tree part is
-        written once; each round opens the slots that were committed since."""
+        """The mask that is kept: a shared shape at offset 0 after one pending token a row, no windows. The tree part is written
+        for each other shape, the text part never again: each round opens the slots that were committed since. Padding columns
+        see the text as well."""
         rows, count, first = len(stored), shape.columns, self._scratch
-        key = (rows, columns, keys, count)
-        if self._kept is None or self._kept[0] != key or self._kept[1] is not shape:
-            allowed = np.zeros((1, columns, first + keys), bool)
+        key = (rows, columns, keys)
+        if self._kept is None or self._kept[0] != key:
+            mask = torch.full((rows, 1, columns, first + keys), self._closed, dtype=self._dtype, device=self._device)
+            self._kept = (key, None, mask, np.zeros(rows, np.int64))
+        _, written, mask, open_until = self._kept
+        if written is not shape:
+            allowed = np.zeros((1, columns, first), bool)
             allowed[:, :count, :count] = shape.visible
             self._pad(allowed, count, 0)
-            mask = self._additive(allowed).expand(rows, 1, columns, -1).contiguous()
-            self._kept = (key, shape, mask, np.zeros(rows, np.int64))
-        _, _, mask, open_until = self._kept
+            mask[..., :first] = self._additive(allowed)
+            self._kept = (key, shape, mask, open_until)
         for row in np.flatnonzero(stored != open_until).tolist():
             begin, end = int(open_until[row]), int(stored[row])
             if end < begin:
-                mask[row, 0, :count, first + end : first + begin] = self._closed
+                mask[row, 0, :, first + end : first + begin] = self._closed
             else:
-                mask[row, 0, :count, first + begin : first + end] = 0
+                mask[row, 0, :, first + begin : first + end] = 0
             open_until[row] = end
         return mask if len(self._windows) == 1 else dict.fromkeys(self._windows, mask)
 

@@ -47,9 +47,11 @@ FLOOR = 0.004
 """A claim of a smaller chance is never worth a column."""
 
 
-LONGEST_REST, ASLEEP, AWAKE = 15, 3, 4
-"""Most rounds without a look for drafts, the refusals one after the other behind which nothing is learned in them either, and the
-match of a copy that ends such a rest."""
+PATIENCE, LONGEST_REST = 16, 15
+"""Refusals of drafts one after the other, shared among the rows, before rounds go by without a look for drafts, and most such
+rounds together: a look costs as much for each row, and what it can gain for the batch is no more."""
+ASLEEP, AWAKE = 3, 4
+"""Such rests one after the other behind which nothing is learned in them either, and the match of a copy that ends one."""
 
 
 @dataclass(frozen=True)
@@ -75,8 +77,8 @@ class Auto:
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
         self._forest: Forest | None = None
-        self._refused, self._rest = 0, 0
-        self._looked, self._promised, self._resting = 0.0, 0.0, False
+        self._refused, self._rests, self._rest = 0, 0, 0
+        self._looked, self._resting = 0.0, False
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
@@ -91,7 +93,7 @@ class Auto:
         return round.memories.row(round.keys[row], "auto", lambda: Writing(round.text.of(row)[:most].tolist()))
 
     def propose(self, round: Round) -> None:
-        self._forest, self._looked, self._promised, self._resting = round.forest, 0.0, 0.0, False
+        self._forest, self._looked, self._resting = round.forest, 0.0, False
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
         if most < 1 or (self._config.adapt and self._passes(round, cost)):
             return
@@ -99,13 +101,14 @@ class Auto:
         worth = FLOOR if self._config.adapt else 0.0
         trees = [guesser.tree(self._writing(round, row), most, deepest[row], worth) for row in range(round.rows)]
         columns = max(map(len, trees))
-        self._promised = sum(sum(tree.chances[1:]) for tree in trees)
-        if columns > 1 and (not self._config.adapt or cost.pays(columns, round.rows, self._promised)):
-            self._refused = 0
+        promised = sum(sum(tree.chances[1:]) for tree in trees)
+        if columns > 1 and (not self._config.adapt or cost.pays(columns, round.rows, promised)):
+            self._refused, self._rests = 0, 0
             place(round, trees)
         else:
             self._refused += 1
-            self._rest = min(2 ** (self._refused - 1), LONGEST_REST + 1) - 1
+            self._rests = max(0, self._refused - max(1, PATIENCE // round.rows))
+            self._rest = min(2**self._rests, LONGEST_REST + 1) - 1
             self._looked = time.perf_counter() - begun
 
     def _passes(self, round: Round, cost: RoundCost) -> bool:
@@ -128,12 +131,9 @@ class Auto:
     def observe(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
         if round.forest is self._forest:
-            cost, claims = self._cost(round), round.forest.columns
-            if claims > 1:
-                cost.kept(self._promised, sum(map(len, outcome.emitted)) - round.rows)
             # A round that looked for drafts and took none would have been shorter without looking.
-            cost.update(claims, outcome.seconds - self._looked)
-        if self._resting and self._refused > ASLEEP:
+            self._cost(round).update(round.forest.columns, outcome.seconds - self._looked)
+        if self._resting and self._rests > ASLEEP:
             for row, emitted in enumerate(outcome.emitted):
                 self._writing(round, row, -len(emitted) or None).extend(emitted)
             return

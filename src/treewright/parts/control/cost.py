@@ -1,90 +1,83 @@
-"""What a round costs, learned from the rounds themselves."""
+"""What a round of claims costs beside a round without, learned from the rounds themselves."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
-SLOPE = 0.006
-"""What a further claim is thought to cost before any is measured, as a part of a round of one."""
-DOUBT = 256.0
-"""How firmly that is thought: as `DOUBT` rounds that lie one claim away from the others."""
-KEPT, ALONE = 256, 15
-EVERY = 8
-"""Rounds after which the line is drawn anew; before there are so many it is drawn after each."""
-FIRST, PROBE = 2, 96
-"""Rounds of one claim before the first of more, and rounds after which the other kind is tried again: both costs stay known."""
-LASTING, TRUST = 0.98, 10.0
-"""What is kept of older promises from round to round, and the tokens that trust in promises is worth before any were kept."""
+FIRST, PROBE = 2, 48
+"""Rounds of one claim before the first of more, and rounds after which the other kind is tried again."""
+NEAR = 4
+"""Two rounds are compared where they lie no more than so many rounds apart."""
+KEPT, EVERY = 64, 8
+"""Comparisons kept, the last ones, and how many make it worth to draw the line anew; the first few are worth it each."""
+BEGIN, SLOPE = 1.2, 0.006
+"""What a round of a few claims, and each further one, is thought to cost before any is compared, as parts of a round of one."""
+TRUST, DOUBT = 3, 256.0
+"""How firmly that is thought: as so many comparisons, and as `DOUBT` of them that lie one claim away from the others."""
 SURPRISE = 2.0
-"""A round longer than so many times the usual one counts as that long: a pause of the machine is no cost of claims."""
+"""A round longer than so many times what was expected counts as that long: a pause of the machine is no cost of claims."""
 
 
 class RoundCost:
-    """Seconds of a round by its number of claims, for rounds of the same number of rows: the median of the last rounds of one
-    claim, and a line through the last rounds of more. To draft at all has a price that further claims do not have.
+    """The cost of a round of more claims in rounds of one, for rounds of the same number of rows: a line through comparisons of rounds
+    that lay near each other. To draft at all has a price that further claims do not have.
 
-    One line and no figure for each size: a machine drifts, and a size that was seldom tried would keep what it cost on a bad
-    moment for ever, and so never be tried again. since_alone, since_drafted: rounds
-    since the last one of one claim, and of more.
+    A machine's speed drifts by more than claims cost, so that seconds of long ago say nothing; what two rounds in a row took does.
+    One line and no figure for each size, because a size that was seldom tried would keep what it cost in a bad moment for ever.
     """
 
     def __init__(self) -> None:
-        self._claims, self._seconds, self._rounds = np.zeros(KEPT), np.zeros(KEPT), 0
-        self._alone, self._rounds_alone, self._tried_alone = np.zeros(ALONE), 0, 0
-        self._base, self._slope = 1.0, SLOPE
-        self._promised, self._gained = 0.0, 0.0
-        self.since_alone, self.since_drafted = 0, 0
+        self._claims, self._ratio, self._compared = np.zeros(KEPT), np.zeros(KEPT), 0
+        self._base, self._slope = BEGIN, SLOPE
+        self._alone = 0.0
+        self._drafted: list[tuple[int, int, float]] = []
+        self._widths = {1}
+        self._rounds, self._rounds_alone, self._last = 0, 0, {True: 0, False: 0}
 
     def update(self, claims: int, seconds: float) -> None:
-        """One round of so many claims, frontier included, took so long. One of 0 seconds was not measured."""
-        self._tried_alone += claims == 1
-        self.since_alone = 0 if claims == 1 else self.since_alone + 1
-        self.since_drafted = self.since_drafted + 1 if claims == 1 else 0
-        if seconds <= 0:
-            return
-        if claims == 1:
-            self._alone[self._rounds_alone % ALONE] = seconds
-            self._rounds_alone += 1
-            return
-        place = self._rounds % KEPT
-        self._claims[place], self._seconds[place] = claims, seconds
+        """One round of so many claims, frontier included, took so long. One of 0 seconds was not measured; the first of a width is
+        not counted, for it may hold what is built once."""
         self._rounds += 1
-        if self._rounds < EVERY or self._rounds % EVERY == 0:
-            self._fit(min(self._rounds, KEPT))
+        alone = claims == 1
+        self._rounds_alone += alone
+        last_alone, self._last[alone] = self._last[True], self._rounds
+        if seconds <= 0 or claims not in self._widths:
+            self._widths.add(claims)
+        elif alone:
+            for when, width, took in self._drafted:
+                if self._rounds - when <= NEAR:
+                    self._compare(width, took, seconds)
+            self._alone, self._drafted = seconds, []
+        else:
+            if self._alone and self._rounds - last_alone <= NEAR:
+                self._compare(claims, seconds, self._alone)
+            self._drafted = [*self._drafted[1 - NEAR :], (self._rounds, claims, seconds)]
 
-    def kept(self, promised: float, gained: int) -> None:
-        """A round of more than one claim was thought to bring so many tokens beside one for each row, and brought so many."""
-        self._promised, self._gained = LASTING * self._promised + promised, LASTING * self._gained + gained
+    def _compare(self, claims: int, seconds: float, alone: float) -> None:
+        place = self._compared % KEPT
+        most = SURPRISE * self.at(claims)
+        self._claims[place], self._ratio[place] = claims, min(seconds / alone, most)
+        self._compared += 1
+        if self._compared < EVERY or self._compared % EVERY == 0:
+            self._fit(min(self._compared, KEPT))
+
+    def _fit(self, count: int) -> None:
+        further, ratio = self._claims[:count] - 1, self._ratio[:count]
+        middle, mean = further.mean(), ratio.mean()
+        rise = float((further - middle) @ (ratio - mean)) + DOUBT * SLOPE
+        self._slope = max(0.0, rise / (float(((further - middle) ** 2).sum()) + DOUBT))
+        self._base = float(np.median([*(ratio - self._slope * further), *[BEGIN] * TRUST]))
+
+    def at(self, claims: int) -> float:
+        """The cost of a round of so many claims, in rounds of one."""
+        return 1.0 if claims == 1 else self._base + self._slope * (claims - 1)
 
     @property
     def plain_is_due(self) -> bool:
-        """Whether a round of one claim must be measured before a decision."""
-        return self._tried_alone < FIRST or self.since_alone >= PROBE
+        """Whether a round of one claim must be seen before a decision."""
+        return self._rounds_alone < FIRST or self._rounds - self._last[True] >= PROBE
 
     def pays(self, claims: int, rows: int, promised: float) -> bool:
         """Whether a round of so many claims, thought to bring `promised` tokens beside one for each row, brings more tokens a
-        second than one of one claim. Promises are held to what earlier ones were worth; refusals are tested now and then."""
-        if self.since_drafted >= PROBE:
-            return True
-        alone, drafted = self.at([1, claims])
-        likely = promised * (self._gained + TRUST) / (self._promised + TRUST)
-        return (rows + likely) / drafted > rows / alone
-
-    def _fit(self, count: int) -> None:
-        further, took = self._claims[:count] - 1, self._seconds[:count]
-        took = np.minimum(took, SURPRISE * np.median(took))
-        middle, mean = further.mean(), took.mean()
-        expected = SLOPE * mean / (1 + SLOPE * middle)
-        rise = float((further - middle) @ (took - mean)) + DOUBT * expected
-        self._slope = max(0.0, rise / (float(((further - middle) ** 2).sum()) + DOUBT))
-        self._base = max(float(mean - self._slope * middle), 1e-9)
-
-    def at(self, sizes: Sequence[int]) -> list[float]:
-        """Expected seconds of rounds of these sizes; 1 for the first claim where nothing was measured."""
-        alone, base, slope = self._base, self._base, self._slope
-        if self._rounds_alone:
-            alone = float(np.median(self._alone[: self._rounds_alone]))
-            base, slope = (base, slope) if self._rounds else (alone, alone * SLOPE)
-        return [alone if claims == 1 else base + slope * (claims - 1) for claims in sizes]
+        second than one of one claim. Refusals are tested now and then."""
+        return self._rounds - self._last[False] >= PROBE or rows + promised > rows * self.at(claims)
