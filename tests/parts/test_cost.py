@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from treewright.parts.control.cost import BEGIN, PROBE, SLOPE, RoundCost
+from treewright.parts.control.cost import BEGIN, KEPT_PROMISE, PROBE, SLOPE, RoundCost
 
 
 def rounds(cost, sizes, seconds_of):
@@ -47,24 +47,29 @@ def test_a_pause_of_the_machine_and_the_first_round_of_a_width_are_no_cost():
     assert cost.at(8) == pytest.approx(1.3, rel=0.05)
 
 
-def test_drafts_pay_where_they_bring_more_than_they_cost():
-    cost = RoundCost()
+@pytest.mark.parametrize("rows", [1, 4])
+def test_drafts_pay_where_they_bring_more_than_they_cost(rows):
+    cost = RoundCost(rows)
     rounds(cost, [1, 8] * 40, lambda size, turn: 1.5 if size > 1 else 1.0)
-    assert cost.pays(8, rows=1, promised=0.6) and not cost.pays(8, rows=1, promised=0.4)
-    assert cost.pays(8, rows=4, promised=2.4) and not cost.pays(8, rows=4, promised=1.6)
+    enough = 0.5 * rows / KEPT_PROMISE
+    assert cost.pays(8, 1.1 * enough) and not cost.pays(8, 0.9 * enough)
+
+
+def test_claims_of_more_rows_are_thought_dearer():
+    assert RoundCost(8).at(8) > RoundCost(1).at(8)
 
 
 def test_each_kind_of_round_is_tried_again_now_and_then():
     cost = RoundCost()
     assert cost.plain_is_due
     rounds(cost, [1, 1], lambda size, turn: 1.0)
-    assert not cost.plain_is_due and not cost.pays(8, 1, 0.0)
+    assert not cost.plain_is_due and not cost.pays(8, 0.0)
     for _ in range(PROBE):
         cost.update(1, 1.0)
-    assert cost.pays(8, 1, 0.0)
+    assert cost.pays(8, 0.0)
     for _ in range(PROBE):
         cost.update(8, 1.0)
-    assert cost.plain_is_due and not cost.pays(8, 1, 0.0)
+    assert cost.plain_is_due and not cost.pays(8, 0.0)
 
 
 def test_rounds_that_were_not_measured_are_counted_and_teach_nothing():

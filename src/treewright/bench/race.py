@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import gc
+import random
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -74,11 +75,12 @@ def race(
     compiled step will need. At the start of the warm-up and of each repeat all forget what they learned, so that memory is
     warmed by the run's own units, in their order, and never by an earlier reading of the same prompt.
     """
-    _pass(contestants, units if warm_all else units[:1], setting)
+    order = random.Random(setting.seed)
+    _pass(contestants, units if warm_all else units[:1], setting, order)
     tell("warm")
     passes = []
     for number in range(repeats):
-        passes.append(_pass(contestants, units, setting))
+        passes.append(_pass(contestants, units, setting, order))
         tell(f"repeat {number + 1} of {repeats}")
     return {
         contestant.name: [_median(unit, [done[contestant.name][index] for done in passes]) for index, unit in enumerate(units)]
@@ -86,14 +88,16 @@ def race(
     }
 
 
-def _pass(contestants: Sequence[Contestant], units: Sequence[Unit], setting: Setting) -> dict[str, list[Outcome]]:
+def _pass(
+    contestants: Sequence[Contestant], units: Sequence[Unit], setting: Setting, order: random.Random
+) -> dict[str, list[Outcome]]:  # fmt: skip
     for contestant in contestants:
         contestant.forget()
     gc.collect()
     found: dict[str, list[Outcome]] = {contestant.name: [] for contestant in contestants}
     for turn, unit in enumerate(units):
-        first = turn % len(contestants)
-        for contestant in [*contestants[first:], *contestants[:first]]:
+        # Drawn, not rotated: nobody follows the same contestant each time, whose threads may still be awake.
+        for contestant in order.sample(list(contestants), len(contestants)):
             found[contestant.name].append(contestant.run(unit.prompts, unit.setting(setting), setting.seed + turn))
     return found
 
