@@ -46,11 +46,14 @@ def units(count: int) -> list[Unit]:
 
 def test_contestants_take_turns_and_forget_before_each_pass() -> None:
     log: list[tuple[str, Any]] = []
-    contestants = [Scripted("a", log, [1.0] * 9), Scripted("b", log, [1.0] * 9)]
-    race(contestants, units(2), SETTING, repeats=1, warm_all=False, tell=lambda step: None)
-    warm = [("a", "forget"), ("b", "forget"), ("a", (0, 10)), ("b", (0, 10))]
-    timed = [("a", "forget"), ("b", "forget"), ("a", (0, 10)), ("b", (0, 10)), ("b", (1, 11)), ("a", (1, 11))]
-    assert log == warm + timed
+    contestants = [Scripted("a", log, [1.0] * 30), Scripted("b", log, [1.0] * 30)]
+    race(contestants, units(12), SETTING, repeats=1, warm_all=False, tell=lambda step: None)
+    forgotten = [("a", "forget"), ("b", "forget")]
+    assert log[:2] == log[4:6] == forgotten and {what for _, what in log[2:4]} == {(0, 10)}
+    turns = [log[place : place + 2] for place in range(6, len(log), 2)]
+    assert [{what for _, what in turn} for turn in turns] == [{(number, 10 + number)} for number in range(12)]
+    first = [turn[0][0] for turn in turns]
+    assert set(first) == {"a", "b"} and first != ["a", "b"] * 6, "drawn, so that nobody always follows the same contestant"
 
 
 def test_seconds_are_medians_over_repeats_and_the_warm_up_does_not_count() -> None:
