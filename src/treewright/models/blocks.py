@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from treewright.core.answers import Answers
+from treewright.core.exits import ExitHead
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Capabilities
 from treewright.models.compiled import CompiledStep
@@ -37,6 +38,7 @@ class TreeScorer(Protocol):
     """What the session needs of its model; `CausalModel` says what each is."""
 
     builds_kernels: bool
+    head: ExitHead | None
     windows: dict[str, int | None]
     compiled: CompiledStep | None
     capabilities: Capabilities

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 
 from treewright.core.answers import Answers
 from treewright.core.errors import CapabilityError
-from treewright.core.exits import Exits
+from treewright.core.exits import ExitHead, Exits
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
@@ -61,7 +61,7 @@ class CausalModel:
         self.layout: Layout | None = self._probe() if self._may_hold_trees() else None
         self.states: StateLayout | None = None if self.layout is not None else self._find_states()
         self.mixers = None if self.states is None else tree_mixers(self, self.states)
-        self.head = find_head(model)
+        self.head: ExitHead | None = find_head(model)
         self.layers = find_layers(model) if self.states is None else None
         self.compiled = CompiledStep(model) if compile and self.layout is not None else None
         self.capabilities = Capabilities(

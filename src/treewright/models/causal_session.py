@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 
-from treewright.core.answers import Answers, top_ids
+from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
@@ -17,6 +17,7 @@ from treewright.models.compiled import LEAST_SLOTS, bucket, key_bucket
 from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
 from treewright.models.own_columns import OwnColumns, no_embeddings
+from treewright.models.prompt_tops import read_tops
 from treewright.models.sizes import BLOCK_STEP, CHUNK_STEP, KEY_STEP, power_of_two, rounded
 
 CHUNK = 512
@@ -93,25 +94,25 @@ class CausalSession(OwnColumns):
     def _read_prompts(self, rows: range, block: np.ndarray, lengths: np.ndarray) -> None:
         """Prefill of all but the last prompt token, right-padded: what follows a row's end is masked until overwritten."""
         top_count, tops, states = self._opening.prompt_top, [], []
+        head = self._model.head if top_count and len(rows) > 1 else None
+        real = np.arange(block.shape[1]) < (lengths - 1)[:, None]
         for start in range(0, block.shape[1] - 1, CHUNK):
-            chunk = block[:, start : min(start + CHUNK, block.shape[1] - 1)]
-            read = self._read_chunk(rows, chunk, start, keep=0 if top_count else 1)
+            end = min(start + CHUNK, block.shape[1] - 1)
+            read = self._read_chunk(rows, block[:, start:end], start, 0 if top_count and head is None else 1, head is not None)
             states.append(read.hidden)
             if top_count:
-                tops.append(top_ids(read.logits, top_count))
+                tops.append(read_tops(read, real[:, start:end], head, top_count))
         if self._opening.hidden:
             hidden = torch.cat(states, dim=1) if states else self._no_states(len(rows))  # type: ignore[arg-type]
             self._states += [hidden[row, : size - 1] for row, size in enumerate(lengths.tolist())]
         if top_count:
             none = np.full((len(rows), 1, top_count), ABSENT)
-            top = np.concatenate([*tops, none], axis=1)[:, : int(lengths.max())]
-            top[np.arange(top.shape[1])[None] >= (lengths - 1)[:, None]] = ABSENT
-            self.prompt_top = top
+            self.prompt_top = np.concatenate([*tops, none], axis=1)[:, : int(lengths.max())]
 
     def _no_states(self, rows: int) -> torch.Tensor:
         return torch.zeros(rows, 0, self._model.config.hidden_size, dtype=self._model.dtype, device=self._model.device)
 
-    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int) -> Answers:
+    def _read_chunk(self, rows: range, chunk: np.ndarray, start: int, keep: int, hidden: bool = False) -> Answers:
         """Reads tokens straight into the text slots of `rows`, after `start` tokens that are there."""
         first, count = self._scratch + start, chunk.shape[1]
         window = self._memory.window(rows, range(first, first + count), range(self._scratch, first + count))  # type: ignore[union-attr]
@@ -119,7 +120,7 @@ class CausalSession(OwnColumns):
         positions = np.broadcast_to(known[:, start:], chunk.shape).copy()
         begin = self._model.timed()
         block = Block(chunk.copy(), self._within_context(positions), self._masks.causal(start, count), known)
-        answers = self._model.forward(block, window, keep, self._opening.hidden)
+        answers = self._model.forward(block, window, keep, hidden or self._opening.hidden)
         self._record("prefill", len(rows), count, self._model.timed() - begin)
         return answers
 

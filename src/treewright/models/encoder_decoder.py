@@ -16,6 +16,7 @@ from transformers.modeling_outputs import BaseModelOutput
 
 from treewright.core.answers import Answers
 from treewright.core.errors import ModelError
+from treewright.core.exits import ExitHead
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Capabilities, Opening, Recorder, Session
 from treewright.core.text import Text
@@ -45,6 +46,7 @@ class EncoderDecoderModel:
         self.config = model.config.get_text_config()
         self.device, self.dtype = model.device, model.dtype
         self.builds_kernels = builds_kernels(self.device, self.dtype)
+        self.head: ExitHead | None = None
         self.windows: dict[str, int | None] = {FULL: None}
         self.compiled: CompiledStep | None = None
         self._places = Places(self._decoder)
