@@ -64,7 +64,10 @@ def test_every_lossless_method_is_certified_on_a_right_model(tiny_llama: Callabl
 
 
 def test_half_precision_ties_are_listed_and_nothing_behind_them_is_skipped(tiny_llama: Callable[..., Loaded]) -> None:
-    rows = certify(tiny_llama(torch.bfloat16), ["jacobi"], new_tokens=40, tables=False)
+    loaded = tiny_llama(torch.bfloat16)
+    # In blocks of few widths so small a model rounds alike everywhere.
+    loaded.protocol.builds_kernels = False
+    rows = certify(loaded, ["jacobi"], new_tokens=40, tables=False)
     ties = [tie for row in rows for tie in row.numbers.get("ties", [])]
     assert all(row.passed for row in rows)
     assert ties, "a random model in bfloat16 has near ties in 640 tokens"
