@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,7 +71,7 @@ def predictions(
     for record in found:
         if record["peer"] or record["method"] == PLAIN or not record.get("calls_by_columns"):
             continue
-        if max(map(int, record["calls_by_columns"])) > max(costs):
+        if _beyond(record, costs):
             continue
         known = there.get(_key(record))
         ratio = known["ratio_to_plain"]["value"] if known and known["ratio_to_plain"] else None
@@ -80,6 +81,11 @@ def predictions(
             ratio,
         ))  # fmt: skip
     return made
+
+
+def _beyond(record: Record, costs: Mapping[int, float]) -> bool:
+    """Whether a method of ours had rounds of more claims than the curve knows."""
+    return not record["peer"] and max(map(int, record.get("calls_by_columns") or [0])) > max(costs)
 
 
 def _key(record: Record) -> tuple[Any, ...]:
@@ -93,8 +99,10 @@ def read_records(path: Path, task: str) -> list[Record]:
     try:
         every: Iterable[Record] = map(json.loads, filter(str.strip, path.read_text(encoding="utf-8").splitlines()))
         found = [record for record in every if record.get("task") == task]
-    except (json.JSONDecodeError, AttributeError) as error:
-        raise InputError(f"{path} does not hold one JSON record a line ({error})") from error
+    except (ValueError, AttributeError) as error:
+        raise InputError(
+            f"{path} does not hold one JSON record a line; give what `treewright bench {task} --json FILE` wrote"
+        ) from error
     if not found:
         raise InputError(f"{path} holds no record of `bench {task}`; give what `treewright bench {task} --json FILE` wrote")
     return found
@@ -107,7 +115,7 @@ def curves(records: Sequence[Record], rows: int) -> dict[str, dict[int, float]]:
     for record in records:
         if record["batch"] == rows and record["shape"] == "tree":
             name = f"{record['model']}, {record['dtype']}, {'compiled' if record['compiled'] else 'eager'}"
-            found.setdefault(name, {})[record["claims"]] = record["ms"] / 1000
+            found.setdefault(name, {})[int(record["claims"])] = float(record["ms"]) / 1000
     if not found:
         raise InputError(f"the costs hold no trees at batch {rows}; run bench verify-cost with --batches {rows} --shapes tree")
     return found
@@ -136,7 +144,13 @@ def run(argv: list[str]) -> int:
     _require_plain(args.run, found)
     with record_writer(args.json) as write:
         for name, costs in curves(read_records(args.cost, "verify-cost"), args.batch).items():
-            made = [one for one in predictions(found, costs, there or [])]
+            made = predictions(found, costs, there or [])
+            left = sorted({record["method"] for record in found if _beyond(record, costs)})
+            if left:
+                print(
+                    f"bench predict: {name}: left out, for their rounds have more than {max(costs)} claims: {', '.join(left)}; "
+                    "measure more with `bench verify-cost --claims`", file=sys.stderr,
+                )  # fmt: skip
             for one in made:
                 write({"place": name} | one.to_json())
             print(f"\n## {name}, batch {args.batch}\n\n{table(made)}\n")
