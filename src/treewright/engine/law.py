@@ -12,6 +12,7 @@ from treewright.core.exits import Others
 from treewright.core.randomness import DRAW
 from treewright.core.request import Request
 from treewright.core.roles import Parts, Round, Steering
+from treewright.ops.softmax import log_softmax
 from treewright.ops.warp import penalised, probabilities
 
 WHOLE_LAWS = (
@@ -185,7 +186,5 @@ def logprobs(target: Answers, row: int, columns: Sequence[int], tokens: Sequence
     """The model's own log-probability (natural logarithm, temperature 1) of each token at its column."""
     found = []
     for column, token in zip(columns, tokens, strict=False):
-        logits = target.row(row, column).astype(np.float64)
-        largest = logits.max()
-        found.append(float(logits[token] - largest - np.log(np.exp(logits - largest).sum())))
+        found.append(float(log_softmax(target.row(row, column))[token]))
     return found

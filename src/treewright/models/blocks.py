@@ -37,7 +37,6 @@ class Block:
 class TreeScorer(Protocol):
     """What the session needs of its model; `CausalModel` says what each is."""
 
-    builds_kernels: bool
     head: ExitHead | None
     windows: dict[str, int | None]
     compiled: CompiledStep | None

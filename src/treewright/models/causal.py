@@ -30,7 +30,6 @@ from treewright.models.recompute import Reader, Reading, RecomputeSession
 from treewright.models.recurrent import continues, state_layout
 from treewright.models.recurrent_session import RecurrentSession
 from treewright.models.scans import continuing
-from treewright.models.sizes import builds_kernels
 from treewright.models.states import Copies, StateLayout
 from treewright.models.tree_scan_session import TreeScanSession, tree_mixers
 
@@ -44,15 +43,14 @@ class CausalModel:
     windows: layer type -> sliding window or None. layout: what the memory must hold; None where the model cannot score a
     tree in one forward. states: what a recurrent or hybrid model keeps for each row, where its forwards go on from that
     rightly; a model with neither uses `RecomputeSession`. mixers: a Mamba-2's, by layer, where its trees can be scanned in one
-    forward. builds_kernels: see `sizes`. compiled: the static verify step, None for eager. head: the way from hidden states to
-    logits, None where it cannot be found.
+    forward. compiled: the static verify step, None for eager. head: the way from hidden states to logits, None where it cannot
+    be found.
     """
 
     def __init__(self, model: PreTrainedModel, compile: bool = False) -> None:
         self.model = model.eval()
         self.config = model.config.get_text_config()
         self.device, self.dtype = model.device, model.dtype
-        self.builds_kernels = builds_kernels(self.device, self.dtype)
         if self.dtype == torch.float64 and model._can_set_experts_implementation():
             # The default kernel for mixtures of experts takes no float64; the loop over experts does.
             model.set_experts_implementation("eager")

@@ -18,7 +18,7 @@ from treewright.models.masks import Masks, TreeMasks
 from treewright.models.memory import Memory
 from treewright.models.own_columns import OwnColumns, no_embeddings
 from treewright.models.prompt_tops import read_tops
-from treewright.models.sizes import BLOCK_STEP, CHUNK_STEP, KEY_STEP, power_of_two, rounded
+from treewright.models.sizes import BLOCK_STEP, CHUNK_STEP, KEY_STEP, builds_kernels, power_of_two, rounded
 
 CHUNK = 512
 SPARE = 8
@@ -40,6 +40,7 @@ class CausalSession(OwnColumns):
     def __init__(self, model: TreeScorer, text: Text, opening: Opening, record: Recorder) -> None:
         self._model, self._text, self._opening, self._record = model, text, opening, record
         _, self._scratch, _ = reserved(opening.rows, opening.claims, opening.length)
+        self._few_widths = builds_kernels(model.device, model.dtype)
         self._memory: Memory | None = None
         self._masks = TreeMasks(model.windows, self._scratch, model.dtype, model.device)
         self.seen = np.zeros(0, np.int64)
@@ -72,11 +73,11 @@ class CausalSession(OwnColumns):
         self.seen = np.concatenate([self.seen, base - 1])
         self._prompt_end = np.concatenate([self._prompt_end, [prompt[-1] for prompt in prompts]])
         self._slot_position = np.zeros((len(self.seen), self._scratch), np.int64)
-        step = CHUNK_STEP if self._model.builds_kernels else 1
+        self._reserve(before + len(prompts), self._opening.length + int(self._shift.max()))
+        step = CHUNK_STEP if self._few_widths else 1
         block = np.zeros((len(prompts), rounded(int(lengths.max()) - 1, step) + 1), np.int64)
         for row, prompt in enumerate(prompts):
             block[row, : len(prompt)] = prompt
-        self._reserve(before + len(prompts), max(self._opening.length + int(self._shift.max()), block.shape[1]))
         self._read_prompts(range(before, before + len(prompts)), block, lengths)
 
     def _reserve(self, rows: int, length: int) -> None:
@@ -256,7 +257,7 @@ class CausalSession(OwnColumns):
 
     def _width(self, count: int, offset: int) -> int:
         """The columns of a block, not compiled, that holds `count` and is written at scratch slot `offset`."""
-        if count == 1 or not self._model.builds_kernels:
+        if count == 1 or not self._few_widths:
             return count
         return max(count, min(rounded(count, BLOCK_STEP), self._scratch - offset))
 

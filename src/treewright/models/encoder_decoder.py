@@ -29,7 +29,6 @@ from treewright.models.cross_memory import CrossMemory
 from treewright.models.encoder_decoder_session import EncoderDecoderSession
 from treewright.models.memory import KeysValues, Layout, Probe
 from treewright.models.placing import Places
-from treewright.models.sizes import builds_kernels
 
 
 class EncoderDecoderModel:
@@ -45,7 +44,6 @@ class EncoderDecoderModel:
         self._encoder: Any = model.get_encoder()
         self.config = model.config.get_text_config()
         self.device, self.dtype = model.device, model.dtype
-        self.builds_kernels = builds_kernels(self.device, self.dtype)
         self.head: ExitHead | None = None
         self.windows: dict[str, int | None] = {FULL: None}
         self.compiled: CompiledStep | None = None

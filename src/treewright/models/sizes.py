@@ -9,7 +9,8 @@ KEY_STEP = 64
 
 BLOCK_STEP, CHUNK_STEP = 4, 16
 """Blocks of claims and of prompts in a 16-bit dtype on a CPU are made as many columns wide: for each width that it meets, torch
-builds kernels anew (docs/log.md), which takes twice as long as a small model's forward."""
+builds kernels anew (docs/log.md), which takes twice as long as a small model's forward. `KEY_STEP` is a multiple of both, so the
+slots of a text have room for its padded prompt."""
 
 
 def builds_kernels(device: torch.device, dtype: torch.dtype) -> bool:

@@ -47,8 +47,6 @@ CARD = {
 
 FLOOR = 0.004
 """A claim of a smaller chance is never worth a column."""
-
-
 PATIENCE, LONGEST_REST = 16, 15
 """Refusals of drafts one after the other, shared among the rows, before rounds go by without a look for drafts, and most such
 rounds together: a look costs as much for each row, and what it can gain for the batch is no more."""

@@ -37,6 +37,7 @@ import numpy as np
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round, TargetLaw, Verdict
+from treewright.ops.softmax import softmax
 from treewright.parts.fitting import known_token
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
@@ -75,8 +76,7 @@ class Config:
 
 def largest_probability(logits: np.ndarray) -> float:
     """The largest probability of logits [V] at temperature 1."""
-    largest = logits.max()
-    return float(1 / np.exp(logits.astype(np.float64) - largest).sum()) if largest > -math.inf else 0.0
+    return float(softmax(logits).max()) if logits.max() > -math.inf else 0.0
 
 
 class LexicalUnits:

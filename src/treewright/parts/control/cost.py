@@ -13,10 +13,10 @@ KEPT, EVERY = 64, 8
 BEGIN, SLOPE = 1.2, 0.006
 """What a round of a few claims, and each further one of each row, is thought to cost before any is compared, as parts of a round
 of one."""
-KEPT_PROMISE = 0.85
-"""What promises are worth: drafts are chosen by them, which makes them too high."""
 TRUST, DOUBT = 3, 256.0
 """How firmly that is thought: as so many comparisons, and as `DOUBT` of them that lie one claim away from the others."""
+KEPT_PROMISE = 0.85
+"""What promises are worth: drafts are chosen by them, which makes them too high."""
 SURPRISE = 2.0
 """A round longer than so many times what was expected counts as that long: a pause of the machine is no cost of claims."""
 

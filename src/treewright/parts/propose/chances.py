@@ -33,11 +33,11 @@ def kind_of(match: int, order: int, rank: int) -> int:
 
 def _prior() -> np.ndarray:
     table = np.empty(KINDS)
-    for copied, by_copy in enumerate(COPIED):
+    for match, by_copy in zip((0, *LENGTHS), COPIED, strict=True):
         for order in range(ORDERS + 1):
             for rank, share in enumerate(RANKED):
                 predicted = PREDICTED[order] * share if order < ORDERS else 0.0
-                table[(copied * (ORDERS + 1) + order) * RANKS + rank] = 1 - (1 - by_copy) * (1 - predicted)
+                table[kind_of(match, order, rank)] = 1 - (1 - by_copy) * (1 - predicted)
     return table
 
 
