@@ -28,6 +28,7 @@ from treewright.core.claims import Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.control.cost import RoundCost
+from treewright.parts.control.rest import Rest
 from treewright.parts.propose.guesses import Guesser, Writing
 from treewright.parts.propose.successors import Successors
 from treewright.parts.propose.trees import place
@@ -47,11 +48,8 @@ CARD = {
 
 FLOOR = 0.004
 """A claim of a smaller chance is never worth a column."""
-PATIENCE, LONGEST_REST = 16, 15
-"""Refusals of drafts one after the other, shared among the rows, before rounds go by without a look for drafts, and most such
-rounds together: a look costs as much for each row, and what it can gain for the batch is no more."""
-ASLEEP, AWAKE = 3, 4
-"""Such rests one after the other behind which nothing is learned in them either, and the match of a copy that ends one."""
+AWAKE = 4
+"""The match of a copy that ends a rest."""
 
 
 @dataclass(frozen=True)
@@ -77,8 +75,7 @@ class Auto:
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
         self._forest: Forest | None = None
-        self._refused, self._rests, self._rest = 0, 0, 0
-        self._looked, self._resting = 0.0, False
+        self._rest, self._resting, self._looked = Rest(), False, 0.0
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
@@ -103,12 +100,10 @@ class Auto:
         columns = max(map(len, trees))
         promised = sum(sum(tree.chances[1:]) for tree in trees)
         if columns > 1 and (not self._config.adapt or cost.pays(columns, promised)):
-            self._refused, self._rests = 0, 0
+            self._rest.end()
             place(round, trees)
         else:
-            self._refused += 1
-            self._rests = max(0, self._refused - max(1, PATIENCE // round.rows))
-            self._rest = min(2**self._rests, LONGEST_REST + 1) - 1
+            self._rest.refuse(round.rows)
             self._looked = time.perf_counter() - begun
 
     def _passes(self, round: Round, cost: RoundCost) -> bool:
@@ -116,12 +111,8 @@ class Auto:
         the longer, the more often drafts were refused one after the other, unless a text has begun to copy itself."""
         if cost.plain_is_due:
             return True
-        if self._rest and all(self._writing(round, row).match < AWAKE for row in range(round.rows)):
-            self._rest -= 1
-            self._resting = True
-            return True
-        self._rest = 0
-        return False
+        self._resting = self._rest.take(awake=any(self._writing(round, row).match >= AWAKE for row in range(round.rows)))
+        return self._resting
 
     def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
         guesser = self._guesser(round)
@@ -133,7 +124,7 @@ class Auto:
         if round.forest is self._forest:
             # A round that looked for drafts and took none would have been shorter without looking.
             self._cost(round).update(round.forest.columns, outcome.seconds - self._looked)
-        if self._resting and self._rests > ASLEEP:
+        if self._resting and self._rest.deep:
             for row, emitted in enumerate(outcome.emitted):
                 self._writing(round, row, -len(emitted) or None).extend(emitted)
             return
