@@ -89,6 +89,17 @@ def test_growing_mask_is_made_anew_for_another_shape():
     assert torch.equal(masks.growing(first, stored, 3, 12), before)
 
 
+def test_growing_mask_holds_a_tree_for_each_row_and_any_for_padding_rows():
+    masks, nowhere = masks_of({"full_attention": None}), (np.zeros((2, 4), np.int64), np.zeros((2, 16), np.int64))
+    for parents, stored in (([[0, 1, 1], [0, 0, -1]], [3, 0]), ([[0, 0, 0], [0, 1, 2]], [5, 2])):
+        shape = Shape.of(np.array([[-1, *row] for row in parents]))
+        seen = np.zeros((2, 4, 16), bool)
+        seen[:, :, :4] = shape.visible
+        kept = masks.growing(shape, np.array([*stored, 0, 0]), 4, 12)
+        assert torch.equal(kept[:2], masks_of({"full_attention": None}).general(seen, np.array(stored), nowhere, 0, 4, 12))
+        assert len(kept) == 4
+
+
 @pytest.mark.parametrize(("windows", "windowed"), [({"full_attention": None}, False), ({"full_attention": 4}, True)])
 def test_windowed(windows, windowed):
     assert masks_of(windows).windowed is windowed

@@ -236,7 +236,7 @@ class CausalSession(OwnColumns):
         positions = self._positions(forest, begin)
         self._slot_position[:, offset : offset + count] = positions
         stored = padded(self._stored, fed)
-        if self._lead == 1 and not begin and forest.shape.shared and not self._masks.windowed and (self._pending == 1).all():
+        if self._lead == 1 and not begin and not self._masks.windowed and (self._pending == 1).all():
             masks = self._masks.growing(forest.shape, stored, columns, keys)
         else:
             seen = padded(self._visible(forest, begin), fed)

@@ -68,9 +68,9 @@ class TreeMasks:
             allowed[:, column, offset + column] = True
 
     def growing(self, shape: Shape, stored: np.ndarray, columns: int, keys: int) -> Masks:
-        """The mask that is kept: a shared shape at offset 0 after one pending token a row, no windows. The tree part is written
-        for each other shape, the text part never again: each round opens the slots that were committed since. Padding columns
-        see the text as well."""
+        """The mask that is kept: claims at offset 0 after one pending token a row, no windows. The tree part is written for each
+        other shape, the text part never again: each round opens the slots that were committed since. Padding columns see the
+        text as well; rows beyond those of the shape are padding, whatever they see."""
         rows, count, first = len(stored), shape.columns, self._scratch
         key = (rows, columns, keys)
         if self._kept is None or self._kept[0] != key:
@@ -78,10 +78,11 @@ class TreeMasks:
             self._kept = (key, None, mask, np.zeros(rows, np.int64))
         _, written, mask, open_until = self._kept
         if written is not shape:
-            allowed = np.zeros((1, columns, first), bool)
+            trees = len(shape.parent)
+            allowed = np.zeros((trees, columns, first), bool)
             allowed[:, :count, :count] = shape.visible
             self._pad(allowed, count, 0)
-            mask[..., :first] = self._additive(allowed)
+            mask[: rows if shape.shared else trees, ..., :first] = self._additive(allowed)
             self._kept = (key, shape, mask, open_until)
         for row in np.flatnonzero(stored != open_until).tolist():
             begin, end = int(open_until[row]), int(stored[row])

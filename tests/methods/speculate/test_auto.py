@@ -12,6 +12,7 @@ from treewright.core.request import Sampling
 from treewright.methods.speculate.auto import Auto, Config
 from treewright.models.tables import Table
 from treewright.parts.control.cost import PROBE, RoundCost
+from treewright.parts.propose.chances import SHARES
 
 
 def costing(round, **seconds_of):
@@ -30,9 +31,9 @@ def free_claims(monkeypatch):
 
 def sure(guesser_of, round, path):
     """Teaches that these tokens follow one another."""
-    guesser = guesser_of(round)
+    store, likely = guesser_of(round).successors, np.array([[SHARES - 1]], np.uint8)
     for before, after in itertools.pairwise(path):
-        guesser.learn([before], [before], [-1], [[after]])
+        store.learn(np.array([before]), np.array([before]), np.array([-1]), np.array([[after]]), likely)
 
 
 def test_a_long_tree_where_claims_are_cheap_and_none_where_they_are_dear(round_of):

@@ -27,11 +27,10 @@ import numpy as np
 from treewright.core.claims import Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
+from treewright.ops.largest import largest
 from treewright.parts.control.cost import RoundCost
 from treewright.parts.control.rest import Rest
-from treewright.parts.propose.guesses import Guesser, Writing
-from treewright.parts.propose.successors import Successors
-from treewright.parts.propose.trees import place
+from treewright.parts.propose.guesses import Guesser, Writing, share_kinds
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
@@ -79,7 +78,7 @@ class Auto:
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
-        return round.memories.model(key, lambda: Guesser(Successors(round.vocabulary)))
+        return round.memories.model(key, lambda: Guesser(round.vocabulary))
 
     @staticmethod
     def _cost(round: Round) -> RoundCost:
@@ -87,7 +86,7 @@ class Auto:
 
     def _writing(self, round: Round, row: int, most: int | None = None) -> Writing:
         """What is remembered of a row's text, up to its first `most` tokens where it is new."""
-        return round.memories.row(round.keys[row], "auto", lambda: Writing(round.text.of(row)[:most].tolist()))
+        return round.memories.row(round.keys[row], "auto", lambda: Writing(round.vocabulary, round.text.of(row)[:most]))
 
     def propose(self, round: Round) -> None:
         self._forest, self._looked, self._resting = round.forest, 0.0, False
@@ -96,12 +95,11 @@ class Auto:
             return
         begun, guesser, deepest = time.perf_counter(), self._guesser(round), round.deepest.tolist()
         worth = FLOOR if self._config.adapt else 0.0
-        trees = [guesser.tree(self._writing(round, row), most, deepest[row], worth) for row in range(round.rows)]
-        columns = max(map(len, trees))
-        promised = sum(sum(tree.chances[1:]) for tree in trees)
-        if columns > 1 and (not self._config.adapt or cost.pays(columns, promised)):
+        trees = guesser.trees([self._writing(round, row) for row in range(round.rows)], most, deepest, worth)
+        if trees.columns > 1 and (not self._config.adapt or cost.pays(trees.columns, trees.promised)):
             self._rest.end()
-            place(round, trees)
+            trees.token[:, 0] = round.forest.token[:, 0]
+            round.forest.replace(trees.shape, trees.token[:, : trees.columns])
         else:
             self._rest.refuse(round.rows)
             self._looked = time.perf_counter() - begun
@@ -117,7 +115,7 @@ class Auto:
     def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
         guesser = self._guesser(round)
         for prompt, predicted in zip(prompts, top, strict=True):
-            guesser.read(list(prompt), predicted[: len(prompt) - 1].tolist())
+            guesser.successors.read(np.array(prompt, np.int64), predicted[: len(prompt) - 1])
 
     def observe(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
@@ -128,17 +126,18 @@ class Auto:
             for row, emitted in enumerate(outcome.emitted):
                 self._writing(round, row, -len(emitted) or None).extend(emitted)
             return
-        top = round.answers["target"].top(self._config.k).tolist()
-        parents = round.forest.shape.parent.tolist()
+        ids, values = largest(round.answers["target"].logits, self._config.k)
+        kinds = share_kinds(values)
+        parent = round.forest.shape.parent
         for row, emitted in enumerate(outcome.emitted):
             writing = self._writing(round, row, -len(emitted) or None)
-            token, parent = round.forest.token[row].tolist(), parents[0 if round.forest.shape.shared else row]
-            before = writing.tokens[-3:]
+            before = writing.last
             if self._resting:
                 writing.extend(emitted)
             else:
                 guesser.grade(writing, emitted)
-            guesser.learn(before, token, parent, top[row])
+            above = parent[0 if round.forest.shape.shared else row]
+            guesser.successors.learn(before, round.forest.token[row], above, ids[row], kinds[row])
 
 
 def parts(config: Config) -> Parts:

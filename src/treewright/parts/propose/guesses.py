@@ -3,151 +3,134 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from heapq import heappop, heappush
 
-from treewright.core.claims import ABSENT
-from treewright.parts.propose.chances import COPIES, LENGTHS, PRIOR, RANKS, Chances
-from treewright.parts.propose.successors import ORDERS, Successors
+import numpy as np
 
-LONGEST = 12
-"""Tokens to which a match is measured."""
+from treewright.core.claims import ABSENT, Shape
+from treewright.parts.propose.chances import EDGES, ORDERS, PRIOR, Counts
+from treewright.parts.propose.guess_kernels import (
+    FREE,
+    Buffers,
+    Script,
+    all_chances,
+    extend,
+    grade,
+    grow_tree,
+    rehash_pairs,
+)  # fmt: skip
+from treewright.parts.propose.successors import Successors
+
+FIRST = 256
+"""Tokens that a text has room for at first."""
+
+
+def _script(vocabulary: int, tokens: int) -> Script:
+    pairs = np.full(2 * tokens, FREE, np.int64)
+    return Script(vocabulary, np.zeros(tokens, np.int64), pairs, np.zeros(len(pairs), np.int64), np.array([0, -1, 0, 0]))
+
+
+def share_kinds(values: np.ndarray) -> np.ndarray:
+    """The kinds of the shares that tokens have among those whose logits are values [..., k], as `chances` parts them."""
+    weights = np.exp(values - values[..., :1])
+    return np.searchsorted(EDGES, weights / weights.sum(-1, keepdims=True)).astype(np.uint8)
 
 
 class Writing:
-    """A row's text so far, where each pair of tokens last stood in it, and how its chances have been.
+    """A row's text so far, where each pair of tokens last stood in it, and how its chances have been."""
 
-    pointer: the place in the text whose token a copy would guess next, -1 for none; match: tokens that it continues.
-    """
-
-    def __init__(self, tokens: list[int]) -> None:
-        self.tokens: list[int] = []
-        self.pointer, self.match = -1, 0
-        self.counts = Chances(fades=True)
-        self._behind: dict[tuple[int, int], int] = {}
+    def __init__(self, vocabulary: int, tokens: Sequence[int] | np.ndarray) -> None:
+        self.script, self.counts = _script(vocabulary, FIRST), Counts.none()
         self.extend(tokens)
 
-    def append(self, token: int) -> None:
-        """The text goes on."""
-        self.pointer, self.match = self.moved(self.pointer, self.match, self.tokens[-1] if self.tokens else -1, token)
-        self.tokens.append(token)
-        if len(self.tokens) > 1:
-            self._behind[self.tokens[-2], token] = len(self.tokens)
-        self.counts.pass_on()
+    @property
+    def pointer(self) -> int:
+        """The place in the text whose token a copy would guess next, -1 for none."""
+        return int(self.script.at[1])
 
-    def extend(self, tokens: Sequence[int]) -> None:
-        """The text goes on with several."""
-        for token in tokens:
-            self.append(token)
+    @property
+    def match(self) -> int:
+        """Tokens that a copy would continue."""
+        return int(self.script.at[2])
 
-    def moved(self, pointer: int, match: int, last: int, token: int) -> tuple[int, int]:
-        """Pointer and match once `token` stands after `last`: one on where it was copied, else behind the last place of the
-        pair."""
-        if 0 <= pointer < len(self.tokens) and self.tokens[pointer] == token:
-            return pointer + 1, match + 1
-        pointer = self._behind.get((last, token), -1)
-        return pointer, 0 if pointer < 0 else 2
+    @property
+    def last(self) -> np.ndarray:
+        """The last tokens, at most `ORDERS`."""
+        length = self.script.at[0]
+        return self.script.tokens[max(0, length - ORDERS) : length].copy()
 
-    def copied(self, pointer: int) -> int:
-        """The token that a copy guesses, ABSENT for none."""
-        return self.tokens[pointer] if 0 <= pointer < len(self.tokens) else ABSENT
+    @property
+    def tokens(self) -> np.ndarray:
+        """The whole text."""
+        return self.script.tokens[: self.script.at[0]]
+
+    def extend(self, tokens: Sequence[int] | np.ndarray) -> None:
+        """The text goes on with these tokens."""
+        self.reserve(len(tokens))
+        extend(self.script, self.counts, np.asarray(tokens, np.int64))
+
+    def reserve(self, tokens: int) -> None:
+        """Makes room for so many more tokens."""
+        needed, room = int(self.script.at[0]) + tokens, len(self.script.tokens)
+        if needed <= room:
+            return
+        while room < needed:
+            room *= 2
+        larger = _script(self.script.vocabulary, room)
+        rehash_pairs(self.script, larger)
+        self.script = larger
 
 
-@dataclass(slots=True)
-class Tree:
-    """Claims of one row in the order they were taken: tokens, parents, and the chance that the text goes through each."""
+class Trees:
+    """One tree of claims for each of R rows, of N columns: token, parent, depth, chance [R, N], visible [R, N, N] as in `Shape`;
+    columns a row does not use are absent orphans of chance 0."""
 
-    tokens: list[int] = field(default_factory=lambda: [ABSENT])
-    parents: list[int] = field(default_factory=lambda: [ABSENT])
-    chances: list[float] = field(default_factory=lambda: [1.0])
+    def __init__(self, rows: int, most: int) -> None:
+        size = rows, most + 1
+        self.token, self.parent = np.full(size, ABSENT, np.int64), np.full(size, ABSENT, np.int64)
+        self.depth, self.chance = np.ones(size, np.int64), np.zeros(size)
+        self.visible = np.zeros((*size, most + 1), bool)
+        self.visible[:] = np.eye(most + 1, dtype=bool)
+        self.depth[:, 0], self.chance[:, 0] = 0, 1.0
+        self.columns = 1
 
-    def __len__(self) -> int:
-        return len(self.tokens)
+    def row(self, row: int) -> Buffers:
+        """Where the tree of one row is written."""
+        return Buffers(self.token[row], self.parent[row], self.depth[row], self.visible[row], self.chance[row])
+
+    @property
+    def promised(self) -> float:
+        """Tokens that the claims of all rows are thought to bring."""
+        return float(self.chance[:, 1:].sum())
+
+    @property
+    def shape(self) -> Shape:
+        """The topology of the columns that any row uses."""
+        used = slice(self.columns)
+        return Shape(self.parent[:, used], self.depth[:, used], self.visible[:, used, used])
 
 
 class Guesser:
     """What all texts of a model have taught: the target's predictions by context, and how guesses have been."""
 
-    def __init__(self, successors: Successors) -> None:
-        self._successors = successors
-        self._counts = Chances(fades=False)
+    def __init__(self, vocabulary: int) -> None:
+        self.successors = Successors(vocabulary)
+        self._counts = Counts.none()
 
-    def kinds(self, writing: Writing, before: Sequence[int], pointer: int, match: int) -> dict[int, int]:
-        """The guesses after `before` (tokens, at least the last `ORDERS`), token: kind."""
-        found, known = dict[int, int](), self._successors.after(before)
-        for order in range(len(known) - 1, -1, -1):
-            for kind, token in enumerate(known[order], order * RANKS):
-                if token >= 0 and token not in found:
-                    found[token] = kind
-            if len(found) >= RANKS:
-                break
-        copied = writing.copied(pointer)
-        if copied >= 0:
-            found[copied] = found.get(copied, ORDERS * RANKS) + COPIES[min(match, LENGTHS[-1])]
-        return found
+    def trees(self, writings: Sequence[Writing], most: int, deepest: Sequence[int], worth: float) -> Trees:
+        """For each text the `most` likeliest claims, no deeper than deepest[row], as far as their chance is at least `worth`."""
+        trees = Trees(len(writings), most)
+        for row, writing in enumerate(writings):
+            known, chances = self.successors.known, self.chances(writing)
+            columns = grow_tree(known, writing.script, chances, most, deepest[row], worth, trees.row(row))
+            trees.columns = max(trees.columns, columns)
+        return trees
 
-    def tree(self, writing: Writing, most: int, deepest: int, worth: float) -> Tree:
-        """The `most` likeliest claims, no deeper than `deepest`, as far as their chance is at least `worth`."""
-        tree, heap = Tree(), list[tuple[float, int, int]]()
-        places = [(writing.tokens[-ORDERS:], writing.pointer, writing.match, 0)]
-        known = dict[int, float]()
-        options = [self._options(writing, known, *places[0][:3])]
-        if options[0] and deepest > 0:
-            heap.append((-options[0][0][0], 0, 0))
-        while heap and len(tree.tokens) <= most:
-            value, above, rank = heappop(heap)
-            if -value < worth:
-                break
-            siblings = options[above]
-            token = siblings[rank][1]
-            if rank + 1 < len(siblings):
-                heappush(heap, (-tree.chances[above] * siblings[rank + 1][0], above, rank + 1))
-            before, pointer, match, depth = places[above]
-            node = len(tree.tokens)
-            tree.tokens.append(token)
-            tree.parents.append(above)
-            tree.chances.append(-value)
-            pointer, match = writing.moved(pointer, match, before[-1], token)
-            places.append(([*before[1 - ORDERS :], token], pointer, match, depth + 1))
-            # A child is never likelier than its parent, so what is not worth looking below is left.
-            looked = depth + 1 < deepest and -value * 0.97 >= worth
-            below = self._options(writing, known, *places[node][:3]) if looked else []
-            options.append(below)
-            if below:
-                heappush(heap, (value * below[0][0], node, 0))
-        return tree
-
-    def _options(
-        self, writing: Writing, known: dict[int, float], before: Sequence[int], pointer: int, match: int
-    ) -> list[tuple[float, int]]:  # fmt: skip
-        """(chance, token) of the guesses there, the likeliest first. known: chances by kind, the same in all of a tree."""
-        found = []
-        for token, kind in self.kinds(writing, before, pointer, match).items():
-            chance = known.get(kind)
-            if chance is None:
-                chance = known[kind] = writing.counts.of(kind, self._counts.of(kind, PRIOR[kind]))
-            found.append((chance, token))
-        found.sort(reverse=True)
-        return found
+    def chances(self, writing: Writing) -> np.ndarray:
+        """The chance of each kind of guess in this text, [KINDS]."""
+        return all_chances(writing.counts, self._counts, PRIOR)
 
     def grade(self, writing: Writing, written: Sequence[int]) -> None:
-        """The text went on with these tokens: counts what would have been guessed at each."""
-        for token in written:
-            for guess, kind in self.kinds(writing, writing.tokens[-ORDERS:], writing.pointer, writing.match).items():
-                writing.counts.count(kind, guess == token)
-                self._counts.count(kind, guess == token)
-            writing.append(token)
-
-    def learn(self, before: Sequence[int], tokens: Sequence[int], parents: Sequence[int], top: Sequence[list[int]]) -> None:
-        """Keeps what the target predicted at each claim. before: the text's last tokens, the frontier among them."""
-        contexts = [list(before)]
-        for token, parent in zip(tokens[1:], parents[1:], strict=True):
-            contexts.append([*contexts[parent], token][-ORDERS:])
-        for column, predicted in enumerate(top):
-            if column == 0 or tokens[column] != ABSENT:
-                self._successors.learn(contexts[column], predicted)
-
-    def read(self, prompt: Sequence[int], top: Sequence[list[int]]) -> None:
-        """Keeps what the target predicted at each place of a prompt."""
-        for place, predicted in enumerate(top):
-            self._successors.learn(prompt[max(0, place + 1 - ORDERS) : place + 1], predicted)
+        """The text goes on with these tokens: counts what would have been guessed at each."""
+        writing.reserve(len(written))
+        tokens = np.asarray(written, np.int64)
+        grade(self.successors.known, writing.script, writing.counts, self._counts, tokens)

@@ -2,39 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import numpy as np
 
-ORDERS = 3
-"""Longest context that is kept, in tokens."""
-MOST = 400_000
-"""Contexts kept of each length; the oldest half is dropped when there are more."""
+from treewright.core.claims import ABSENT
+from treewright.parts.propose.chances import BY_RANK, ORDERS
+from treewright.parts.propose.guess_kernels import FREE, WIDEST, Known, find, learn_text, learn_tree, rehash
+
+FIRST = 1 << 12
+"""Places of the table at first."""
+MOST = 1 << 20
+"""Contexts kept; the oldest half is dropped when there are more."""
+
+
+def _table(vocabulary: int, places: int) -> Known:
+    ids, shares = np.full((places, WIDEST), ABSENT, np.int32), np.zeros((places, WIDEST), np.uint8)
+    return Known(vocabulary, np.full(places, FREE, np.int64), ids, shares, np.zeros(places, np.int64), np.zeros(2, np.int64))
 
 
 class Successors:
-    """For contexts of 1 to `ORDERS` tokens, the `k` tokens that the target last predicted there, most probable first."""
+    """For contexts of 1 to `ORDERS` tokens, up to `WIDEST` tokens that the target last predicted there, most probable first, each
+    with the kind of its share among them (`chances.EDGES`)."""
 
     def __init__(self, vocabulary: int) -> None:
-        self._vocabulary = vocabulary
-        # Tuples, for Python's collector of garbage goes through every list again and again.
-        self._known: list[dict[int, tuple[int, ...]]] = [{} for _ in range(ORDERS)]
+        self.known = _table(vocabulary, FIRST)
 
-    def learn(self, before: Sequence[int], predicted: Sequence[int]) -> None:
-        """Keeps what the target predicted after the tokens `before` (the last `ORDERS` of them, or fewer)."""
-        key, predicted = 0, tuple(predicted)
-        for order, known in enumerate(self._known[: len(before)]):
-            key = key * self._vocabulary + before[-1 - order] + 1
-            known[key] = predicted
-            if len(known) > MOST:
-                for old in list(known)[: MOST // 2]:
-                    del known[old]
+    def learn(
+        self, before: np.ndarray, tokens: np.ndarray, parents: np.ndarray, ids: np.ndarray, shares: np.ndarray
+    ) -> None:  # fmt: skip
+        """Keeps what the target predicted at each of N claims, after the claims' own paths. before [n]: the text's last tokens,
+        at most `ORDERS`, the frontier among them; tokens, parents [N]; ids, shares [N, k]."""
+        self._reserve(len(tokens))
+        learn_tree(self.known, before, tokens, parents, ids, shares)
 
-    def after(self, before: Sequence[int]) -> list[tuple[int, ...]]:
+    def read(self, text: np.ndarray, ids: np.ndarray) -> None:
+        """Keeps what the target predicted at the first n places of a text, ids [n, k], without their shares."""
+        self._reserve(len(ids))
+        learn_text(self.known, text, np.ascontiguousarray(ids), np.array(BY_RANK, np.uint8))
+
+    def after(self, before: list[int]) -> list[tuple[int, ...]]:
         """What was predicted after the last token, the last two and so on, as far as such a context is known."""
         found, key = [], 0
-        for known, token in zip(self._known, reversed(before), strict=False):
-            key = key * self._vocabulary + token + 1
-            predicted = known.get(key)
-            if predicted is None:
+        for token in before[: -ORDERS - 1 : -1]:
+            key = key * self.known.vocabulary + token + 1
+            place = find(self.known.keys, key)
+            if self.known.keys[place] == FREE:
                 break
-            found.append(predicted)
+            found.append(tuple(int(token) for token in self.known.ids[place] if token != ABSENT))
         return found
+
+    def _reserve(self, claims: int) -> None:
+        """Makes room for the contexts of so many claims; a table is never more than half full."""
+        used, since = int(self.known.used[0]), 0
+        wanted = used + ORDERS * claims
+        if 2 * wanted <= len(self.known.keys):
+            return
+        if wanted > MOST:
+            since = int(np.median(self.known.stamp[self.known.keys != FREE])) + 1
+        places = len(self.known.keys)
+        while 2 * wanted > places and not (since and places >= 2 * MOST):
+            places *= 2
+        larger = _table(self.known.vocabulary, places)
+        rehash(self.known, larger, since)
+        self.known = larger

@@ -1,0 +1,89 @@
+"""The largest entries of many rows of numbers."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from treewright.ops.jit import jit
+
+BLOCK = 64
+"""Entries that are looked through together."""
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def largest(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Ids and values (float32) of the `count` largest of logits [R, N, V], largest first, lower ids first where they are equal;
+    [R, N, count] on the host, or [R, N, V] where V is smaller. Several times as fast as torch's `topk` on a CPU."""
+    count = min(count, logits.shape[-1])
+    if logits.device.type != "cpu":
+        best = logits.topk(count, dim=-1)
+        return best.indices.cpu().numpy(), best.values.float().cpu().numpy()
+    ids = np.empty((*logits.shape[:-1], count), np.int64)
+    for row in range(len(logits)):
+        bits = logits[row].view(BITS[logits.dtype.itemsize]).numpy()
+        largest_bits(np.ascontiguousarray(bits), ids[row])
+    return ids, logits.gather(-1, torch.from_numpy(ids)).float().numpy()
+
+
+@jit
+def block_maxima(bits: np.ndarray, maxima: np.ndarray) -> None:
+    """The largest of every `BLOCK` entries of bits [V], by the order of the floats. Written so that it is vectorised."""
+    flip, sign = bits.dtype.type(np.iinfo(bits.dtype).max), bits.dtype.type(8 * bits.itemsize - 1)
+    least = bits.dtype.type(-flip - 1)
+    for block in range(len(bits) // BLOCK):
+        most = least
+        for place in range(block * BLOCK, block * BLOCK + BLOCK):
+            number = bits[place]
+            most = max(most, bits.dtype.type(number ^ (bits.dtype.type(number >> sign) & flip)))
+        maxima[block] = most
+    most = least
+    for place in range(len(bits) // BLOCK * BLOCK, len(bits)):
+        number = bits[place]
+        most = max(most, bits.dtype.type(number ^ (bits.dtype.type(number >> sign) & flip)))
+    if len(bits) % BLOCK:
+        maxima[-1] = most
+
+
+@jit
+def largest_bits(bits: np.ndarray, ids: np.ndarray) -> None:
+    """Writes into ids [N, k] where the largest numbers of each row of `bits` [N, V] stand, given as the bits of floats."""
+    rows, width = bits.shape
+    flip, sign = bits.dtype.type(np.iinfo(bits.dtype).max), bits.dtype.type(8 * bits.itemsize - 1)
+    maxima = np.empty((width + BLOCK - 1) // BLOCK, bits.dtype)
+    blocks, all_blocks = np.empty(min(ids.shape[1], len(maxima)), np.int64), np.arange(len(maxima))
+    places, order = np.empty(len(blocks) * BLOCK, np.int64), np.empty(width, bits.dtype)
+    for row in range(rows):
+        numbers = bits[row]
+        block_maxima(numbers, maxima)
+        # The largest numbers lie in the blocks with the largest maxima; in order, so that lower ids come first.
+        keep_largest(maxima, all_blocks, blocks)
+        blocks.sort()
+        count = 0
+        for block in blocks:
+            for place in range(block * BLOCK, min(width, (block + 1) * BLOCK)):
+                number = numbers[place]
+                order[place] = bits.dtype.type(number ^ (bits.dtype.type(number >> sign) & flip))
+                places[count] = place
+                count += 1
+        keep_largest(order, places[:count], ids[row])
+
+
+@jit
+def keep_largest(numbers: np.ndarray, places: np.ndarray, kept: np.ndarray) -> None:
+    """Writes into kept [k] those of `places` where the largest numbers stand, largest first, earlier ones first among equals."""
+    count, least = 0, numbers[places[0]]
+    for place in places:
+        number = numbers[place]
+        if count == len(kept):
+            if number <= least:
+                continue
+            index = count - 1
+        else:
+            index = count
+            count += 1
+        while index and numbers[kept[index - 1]] < number:
+            kept[index] = kept[index - 1]
+            index -= 1
+        kept[index] = place
+        least = numbers[kept[count - 1]]
