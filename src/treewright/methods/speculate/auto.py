@@ -4,16 +4,17 @@ Ours, after Token Recycling (Luo et al. 2024, https://arxiv.org/abs/2408.08696) 
 the target itself last predicted after the last three, two and one tokens (Token Recycling with longer contexts) and what
 followed in the row's own text the last time its end occurred (prompt lookup).
 How often a child of each kind is the one that comes is counted as the text is written, for each row, with all rows of the model
-as its prior; so a claim has a chance, and the tree takes the claim with the largest next, until none has a chance worth naming.
+as its prior. A kind is the length of the context or of the copy, and the share that the target gave the token when it predicted
+it. So a claim has a chance, and the tree takes the claim with the largest next, until none has a chance worth naming.
 What a round with claims costs is learned by comparing it with rounds without that lay near it: where the trees of the whole batch
 do not promise more tokens for their cost than a round without claims, there are none, and that is plain decoding. After refusals
 one after the other whole rounds go by without a look for drafts, for a look costs as well; a text that begins to copy itself ends
 that. So a text that only repeats itself gets long chains, code gets wide trees, noise gets nothing, each as soon as it is so.
 (Choosing the number of claims from the costs as well was tried and lost to a fixed number, docs/log.md.)
 
-Cost: one target call a round, no other model; building 23 claims takes about 0.2 ms, learning from them as much. Lossless: greedy
-walk at temperature 0, sample-then-match above it. Counts, costs and predictions stay with the model from one generation to the
-next.
+Cost: one target call a round, no other model; building 23 claims and learning from them takes about 0.1 ms each, in loops that
+numba compiles once for each installation, at the first use (some seconds). Lossless: greedy walk at temperature 0,
+sample-then-match above it. Counts, costs and predictions stay with the model from one generation to the next.
 """
 
 from __future__ import annotations
