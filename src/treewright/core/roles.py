@@ -39,8 +39,9 @@ class Round:
     what says when a chain of drafts is long enough. scorers: what judges texts, by role. spell(row, tokens): the text of tokens
     that would follow the row's own new ones. layers: how many each model has, by name; 0 where forwards cannot run a part.
     written(row): what these new tokens spell, and spell_prompt(row) the prompt's own text. turns: whose answers stand in the
-    target's place, row by row; empty where nobody drives. translations: of the
-    sessions that are asked in ids of their own, by name.
+    target's place, row by row; empty where nobody drives. translations: of the sessions that are asked in ids of their own, by
+    name. proposed_by: who was let add claims, the innermost where one lets another; an observer that also drafts knows its own
+    rounds by it.
     """
 
     text: Text
@@ -68,6 +69,7 @@ class Round:
     translations: Mapping[str, Translation] = field(default_factory=dict)
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
+    proposed_by: Proposer | None = None
 
     def __post_init__(self) -> None:
         self.forest = Forest(self.text.frontier())
@@ -85,6 +87,11 @@ class Round:
     def depth_left(self) -> int:
         """Claims deeper than this cannot become text in any row."""
         return int(self.deepest.max())
+
+    def let_propose(self, proposer: Proposer) -> None:
+        """Has this proposer add claims, and notes that the round is its own. What chooses among proposers calls it, too."""
+        self.proposed_by = proposer
+        proposer.propose(self)
 
     def frontier_law(self) -> TargetLaw:
         """The target law at the frontier (column 0), before anything is proposed. The target and the models that steering

@@ -204,7 +204,7 @@ class Engine:
         if parts.control is not None:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
-            parts.propose.propose(round)
+            round.let_propose(parts.propose)
         if self._text.blank is None:
             round.forest.limit_depth(round.deepest)
         self._score(round)

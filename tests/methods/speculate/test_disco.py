@@ -170,7 +170,7 @@ def test_roc_threshold_is_the_cheapest_of_all(seed):
 def outcome_of(round_of, chain: list[list[int]], paths: list[list[int]], emitted: list[list[int]], notes: Notes) -> Outcome:
     round = round_of([[7] for _ in chain])
     for place, column in enumerate(round.forest.grow(range(len(chain[0])), np.array(chain))):
-        notes.add(round, column, np.array([[row, place] for row in range(len(chain))]))
+        notes.add(column, np.array([[row, place] for row in range(len(chain))]))
     return Outcome(round, Verdict(paths, [0] * len(chain)), emitted)
 
 
@@ -183,7 +183,8 @@ def test_only_drafts_that_were_judged_are_learned_from(round_of):
         (0, 0, True), (0, 1, False), (1, 0, True), (1, 1, True), (1, 2, True), (2, 0, True), (2, 1, True), (3, 0, True),
         (4, 0, False),
     ]  # fmt: skip
-    assert Notes().judged(outcome) == []
+    notes.begin()
+    assert notes.place == 1 and notes.judged(outcome) == [], "a round in which nobody asked"
 
 
 @pytest.mark.parametrize("rule", ["adaptive", "classifier"])
