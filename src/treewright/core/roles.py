@@ -189,7 +189,8 @@ class TargetLaw(Protocol):
 
 
 class Proposer(Protocol):
-    """Adds claims to `round.forest`, at most `round.claims` columns in all; it may score other sessions meanwhile."""
+    """Adds claims to `round.forest`, at most `round.claims` columns in all; it may score other sessions meanwhile. One that asks
+    the controller after each draft of a chain (`Round.more`) has an attribute `asks` that is True."""
 
     def propose(self, round: Round) -> None: ...
 
@@ -294,8 +295,8 @@ class Parts:
     temperature 0 as well. `one_law`: a claim's answers are shared by several texts, or read behind placeholders, so
     what would change them by a text (steering, constraints, penalties) is refused. `greedy`: True for what works only at
     temperature 0, False for what works only above. `row_drafts`: a row's drafts are a function of its own text, noise and
-    models, and of nothing that other rows or earlier runs taught; see `apart`. `asks`: the
-    proposer asks the controller after each draft of a chain (`Round.more`); `asked`: the controller is of no use unless it is.
+    models, and of nothing that other rows or earlier runs taught; see `apart`. `asked`: the
+    controller is of no use unless the proposer `asks` it.
     """
 
     propose: Proposer | None = None
@@ -328,10 +329,14 @@ class Parts:
     greedy: bool | None = None
     reuse: bool = False
     row_drafts: bool = False
-    asks: bool = False
     asked: bool = False
     writers: tuple[str, ...] = ()
     fits: tuple[Callable[[Capabilities], None], ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether the proposer says that it asks the controller after each draft of a chain."""
+        return bool(getattr(self.propose, "asks", False))
 
     @property
     def drafts_decide(self) -> bool:
@@ -377,7 +382,6 @@ class Parts:
             one_law=self.one_law or other.one_law,
             greedy=other.greedy if self.greedy is None else self.greedy,
             reuse=self.reuse or other.reuse,
-            asks=self.asks or other.asks,
             asked=self.asked or other.asked,
             row_drafts=all(parts.row_drafts for parts in drafting),
             writers=self.writers + other.writers,

@@ -22,6 +22,9 @@ from treewright.methods.speculate.disco import Config, Disco, parts, roc_thresho
 from treewright.models.tables import Table
 from treewright.parts.control.classifier import Classifier
 from treewright.parts.control.drafted import Notes
+from treewright.parts.control.switch import Switch
+from treewright.parts.propose.draft_model import DraftChain, DraftTree, ask_model, full_tree
+from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing.bench import SETTINGS, Bench, parts_of
 from treewright.testing.definition import plain_law
 from treewright.testing.enumerate import exact_law, total_variation
@@ -255,6 +258,15 @@ def test_what_says_that_it_asks_does(drafter, decode, monkeypatch):
     with suppress(CompositionError):
         decode(models.pop("target"), controlled, [(1, 0, 1, 0, 1)], others=models, max_new_tokens=6)
     assert bool(asked) == asks
+
+
+def test_whoever_drafts_by_a_chain_asks_without_saying_so():
+    chain, tree = DraftChain(ask_model("draft"), 3), DraftTree(ask_model("draft"), full_tree([2, 1]))
+    assert Parts(propose=chain).asks and Parts().join(Parts(propose=chain, claims=4)).asks
+    assert not Parts(propose=tree).asks and not Parts().asks
+    for arms, asks in (((chain, None), True), ((chain, tree), False)):
+        switch = Switch({str(arm): Parts(propose=arm, verify=SampleThenMatch()) for arm in arms}, object())
+        assert switch.parts().asks == asks, "what never drafts need not ask"
 
 
 def test_a_drafter_that_never_asks_is_refused(decode):

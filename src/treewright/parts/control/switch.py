@@ -45,8 +45,12 @@ class Switch:
             raise CompositionError("one arm works only at temperature 0 and another only above it; choose arms of one kind")
         whole = reduce(Parts.join, (Parts(greedy=None), *self._arms))
         whole.propose, whole.verify, whole.observe, whole.row_drafts = self, self, (self,), False
-        whole.asks = all(arm.asks for arm in self._arms if arm.propose is not None)
         return whole
+
+    @property
+    def asks(self) -> bool:
+        """Whether every arm that drafts asks the controller."""
+        return all(arm.asks for arm in self._arms if arm.propose is not None)
 
     def propose(self, round: Round) -> None:
         self._chosen = self._chooser.choose(round)
