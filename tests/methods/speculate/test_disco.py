@@ -240,6 +240,20 @@ def test_a_recipe_whose_drafter_never_asks_is_refused_when_it_is_built(control, 
         build_parts(Recipe.of(f"{drafter}+{control}"))
 
 
+@pytest.mark.parametrize("control", ["disco", "specdec_pp"])
+@pytest.mark.parametrize("others", ["", "+dexperts", "+beam", "+best_of_n"])
+def test_a_controller_without_a_drafter_is_refused_when_it_is_built(control, others):
+    said = rf"^'{control}' says when to stop drafting and drafts nothing itself; .* such as speculative_sampling\+{control}$"
+    with pytest.raises(CompositionError, match=said):
+        build_parts(Recipe.of(f"{control}{others}"))
+    assert build_parts(Recipe.of(f"speculative_sampling+{control}")).control is not None
+
+
+def test_who_generates_with_a_controller_alone_is_told():
+    with pytest.raises(CompositionError, match=r"give it with a drafter, such as speculative_sampling\+disco"):
+        treewright.generate("default", "Once", "disco", max_new_tokens=2)
+
+
 DRAFTERS = [card.name for card in methods() if {"propose", "verify"} <= set(card.roles) and "control" not in card.roles]
 
 
