@@ -140,7 +140,7 @@ class Engine:
         if not entering:
             return
         if self._parts.apart:
-            self._memories = Memories({})
+            self._memories = self._memories.fresh()
         unique = sorted({prompt for prompt, _ in entering})
         prompts = [list(self._request.prompts[prompt]) for prompt in unique]
         before, first_call, now = len(self._rows), len(self._meter.calls), self._meter.now()

@@ -157,7 +157,7 @@ class SpecDecPP:
             )
         states = answers.hidden[:, column]
         key = ("specdec_pp", self._config.head, states.dtype, str(states.device))
-        head: AcceptanceHead = round.memories.model(key, lambda: file.load(states.device, states.dtype))
+        head: AcceptanceHead = round.memories.loaded(key, lambda: file.load(states.device, states.dtype))
         with torch.inference_mode():
             rated: np.ndarray = head.acceptance(states).cpu().numpy()
         return rated
