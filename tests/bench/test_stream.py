@@ -15,7 +15,7 @@ from treewright.bench.main import run
 from treewright.bench.race import Unit
 from treewright.bench.stream import NOISE, NOISE_TOKENS, in_stream, noise_units
 from treewright.bench.stream_report import beside_best, report, verdicts
-from treewright.core.errors import InputError
+from treewright.core.errors import CompositionError, InputError, UnknownMethod, UnknownOption
 
 CONFIGURATIONS = Path(__file__).resolve().parents[2] / "benchmarks"
 
@@ -122,12 +122,52 @@ def test_what_is_said_of_those_that_adapt() -> None:
     assert "- whole stream: auto is 1.17 [" in printed and "- worst segment: auto is 0.95 of plain (noise)" in printed
 
 
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ("--methods suffix,jakobi", UnknownMethod, r"--methods 'jakobi': unknown method 'jakobi'; allowed: .*mean 'jacobi'\?"),
+        ("--methods auto:node=3", UnknownOption, r"--methods 'auto:node=3': unknown option 'node' for auto; allowed: adapt, k,"),
+        ("--methods auto:nodes", InputError, r"--methods 'auto:nodes': 'nodes' is not OPTION=VALUE; write METHOD or METHOD:"),
+        ("--methods auto:nodes=2:nodes=3", InputError, r"--methods 'auto:nodes=2:nodes=3': 'nodes' stands twice; write METHOD"),
+        ("--methods auto+", InputError, r"--methods 'auto\+': method is 'auto\+'; write names joined by '\+'"),
+        ("--methods :nodes=3", InputError, r"--methods ':nodes=3': method is ''; write names joined by '\+'"),
+        ("--methods auto+suffix", CompositionError, r"--methods 'auto\+suffix': '"),
+        ("--methods all,auto", InputError, r"--methods all,auto: 'all' stands for .* alone; give --methods all, or names$"),
+        ("--methods suffix", InputError, r"--methods suffix has no 'auto', which --adaptive .*, or add auto to --methods$"),
+        (
+            "--methods suffix:depth=3 --adaptive suffix", InputError,
+            r"--adaptive suffix is no method of this run; add it to --methods, .*; allowed: suffix:depth=3; did you mean",
+        ),
+        ("--methods plain,suffix --adaptive plain", InputError, r"--adaptive plain adapts to nothing; leave it out"),
+        ("--methods suffix --adaptive ,", InputError, r"--adaptive: an empty list; give at least one entry"),
+    ],
+)  # fmt: skip
+def test_a_wrong_list_of_methods_is_named_before_the_model_is_loaded(given: str, error: type[Exception], said: str) -> None:
+    with pytest.raises(error, match=said):
+        run("stream", ["--model", "no such model", *given.split()])
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "said"),
+    [
+        ("--methods all --adaptive nope", InputError, r"--adaptive nope is no method of this run; .* allowed: .*token_recycling"),
+        ("--methods auto:nodes=0", UnknownOption, r"option 'auto.nodes' is 0; allowed: an integer from 1 to 63"),
+    ],
+)  # fmt: skip
+def test_what_only_the_model_or_the_method_knows_is_named_before_the_race(
+    given: str, error: type[Exception], said: str, model_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Ours, "run", lambda *_: pytest.fail("it began"))
+    with pytest.raises(error, match=said):
+        run("stream", ["--model", str(model_folder), "--domains", "sql", "--prompts", "1", "--batches", "1", *given.split()])
+
+
 def test_options(tmp_path: Path) -> None:
     args = stream.arguments([f"@{CONFIGURATIONS / 'stream.args'}"])
     assert args.methods == stream.METHODS and args.batches == (1, 8) and args.visits == 2 and args.noise_temperature == 2
     assert args.peers == ("none",)
-    with pytest.raises(InputError, match=r"--adaptive auto: no method of this run; methods: suffix; add it"):
-        stream.arguments(["--methods", "suffix"])
+    assert stream.arguments(["--methods", "suffix,auto:nodes=7,auto"]).adaptive == ("auto:nodes=7", "auto")
+    assert stream.arguments(["--methods", "all"]).adaptive == ("auto",)
     with pytest.raises(InputError, match="makes no noise"):
         stream.arguments(["--noise-temperature", "0"])
     with pytest.raises(InputError, match="unrecognized arguments: --peers"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,6 +25,26 @@ def test_memory_of_a_row_is_copied_on_a_fork_and_forgotten_with_the_row() -> Non
     assert [memories.row((0, row), "notes", list) for row in range(3)] == [[1, "own"], [1], [1]]
     memories.forget((0, 0))
     assert memories.row((0, 0), "notes", list) == []
+
+
+def test_what_is_loaded_is_read_once_and_shared_by_arms_and_fresh_memory_and_what_is_learned_is_not() -> None:
+    lasting: dict[Hashable, Any] = {}
+    memories, read = Memories(lasting), list[int]()
+
+    def read_file() -> tuple[int, ...]:
+        read.append(len(read))
+        return (1, 2, 3)
+
+    memories.model("key", list).append("learned")
+    first = memories.loaded("key", read_file)
+    for other in (memories.within("arm"), memories.fresh(), memories.fresh().within("arm").fresh(), Memories(lasting)):
+        assert other.loaded("key", read_file) is first
+    assert read == [0] and memories.fresh().loaded("another", read_file) is not None and read == [0, 1]
+    assert memories.fresh().model("key", list) == memories.fresh().row((0, 0), "key", list) == []
+    assert memories.model("key", list) == Memories(lasting).model("key", list) == ["learned"]
+    fresh = memories.fresh()
+    fresh.model("key", list).append("apart")
+    assert memories.model("key", list) == ["learned"] and memories.fresh().model("key", list) == []
 
 
 class Shuffle(SampleThenMatch):

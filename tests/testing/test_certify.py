@@ -20,6 +20,7 @@ from treewright.models.loading import Loaded, load
 from treewright.models.tables import AnyOrderTable, Table
 from treewright.parts.verify import rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
+from treewright.testing.bench import with_drafter
 from treewright.testing.certify import MODEL, Certificate, certify
 from treewright.testing.distorted import Distorted
 from treewright.testing.sampling import OTHER, FirstTokens, entropy
@@ -44,6 +45,11 @@ def test_a_method_of_each_kind_is_certified_on_a_right_model(tiny_llama: Callabl
     assert keyed == {"plain", "token_recycling", "opt_tree", "auto"}
 
 
+def test_a_controller_is_certified_with_a_drafter_beside_it(tiny_llama: Callable[..., Loaded]) -> None:
+    rows = certify(tiny_llama(torch.float32), ["disco"], new_tokens=8, samples=50, tables=False)
+    assert {row.method for row in rows} == {MODEL, "speculative_sampling+disco"} and all(row.passed for row in rows)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_every_lossless_method_is_certified_on_a_right_model(tiny_llama: Callable[..., Loaded], dtype: torch.dtype) -> None:
@@ -53,7 +59,7 @@ def test_every_lossless_method_is_certified_on_a_right_model(tiny_llama: Callabl
     # Heads that were trained for another model are left out.
     fitting = {card.name for card in methods() if card.lossless and fits(model, card.name)}
     assert "medusa" not in fitting and "token_recycling" in fitting
-    assert {row.method for row in rows} == {MODEL} | fitting
+    assert {row.method for row in rows} == {MODEL} | set(map(with_drafter, fitting))
     keyed = {row.method for row in rows if "keyed" in row.check}
     assert {"plain", "token_recycling", "jacobi", "prompt_lookup"} <= keyed
     # Exact rejection draws other tokens than plain sampling, so there the law is what is compared.

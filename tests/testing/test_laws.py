@@ -22,7 +22,7 @@ from treewright.parts.steer.own_prompt import OwnPrompt
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing import laws
-from treewright.testing.bench import parts_of
+from treewright.testing.bench import parts_of, with_drafter
 from treewright.testing.drafters import LAWS
 from treewright.testing.reports import LawBroken
 
@@ -97,6 +97,14 @@ def test_drafters_that_learn_are_fresh_for_each_row_where_drafts_decide(drafter:
     recipe = f"{drafter}+typical_acceptance"
     assert parts_of(recipe, None)[0]().apart
     assert laws.row_independent(recipe, seeds=1).worst == 0
+
+
+@pytest.mark.parametrize(("control", "options"), [("disco", {"tokens": 2, "rule": "heuristic"}), ("specdec_pp", {"most": 3})])
+def test_a_controller_stands_beside_a_drafter_with_options_of_its_own(control: str, options: dict[str, Any]) -> None:
+    make, roles = parts_of(control, options)
+    assert make().propose is not None and make().control is not None and roles == ("draft",)
+    assert with_drafter(f"banditspec+{control}") == f"banditspec+{control}" and with_drafter("auto") == "auto"
+    assert laws.lossless(control, options, claims=4).total("accepted")
 
 
 @pytest.mark.parametrize("card", methods(), ids=lambda card: card.name)

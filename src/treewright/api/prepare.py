@@ -11,7 +11,7 @@ from treewright.api.prompts import Prompt, check_context, encode
 from treewright.api.scorers import scorers_of
 from treewright.api.settings import check_ids
 from treewright.api.vocabularies import check_prompts, fitted
-from treewright.core.build import build_parts
+from treewright.core.build import parts_by_method
 from treewright.core.card import Card
 from treewright.core.errors import CapabilityError, ConstraintError, InputError, UnknownOption
 from treewright.core.recipe import Recipe
@@ -58,8 +58,9 @@ def fits(target: Any, method: str) -> bool:
     if any(has.missing(card.needs) for card in Recipe.of(method).all_cards()):
         return False
     try:
-        for check in build_parts(Recipe.of(method)).fits:
-            check(has)
+        for parts in parts_by_method(Recipe.of(method)).values():
+            for check in parts.fits:
+                check(has)
     except (CapabilityError, UnknownOption):
         return False
     return True

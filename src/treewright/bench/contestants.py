@@ -15,7 +15,7 @@ from treewright import api
 from treewright.api import Loaded
 from treewright.bench.depths import Depths
 from treewright.core.card import Card
-from treewright.core.errors import InputError, UnknownOption, choices
+from treewright.core.errors import InputError, TreewrightError, UnknownOption, choices
 from treewright.core.recipe import Recipe, read_method
 from treewright.core.registry import methods
 from treewright.core.result import Result
@@ -26,6 +26,7 @@ TRANSFORMERS = "transformers"
 """The peer that all ratios are taken to: greedy at temperature 0, else sampling. The other peers take one prompt only."""
 ASSISTED = "transformers:assisted"
 PLAIN = "plain"
+ALL = "all"
 NODES = "nodes"
 PLACEHOLDER = "placeholder"
 """The option of methods that ask about a token which they do not draft."""
@@ -191,12 +192,12 @@ def peer_contestants(
     if unknown:
         raise InputError(f"--export {unknown[0]}=...: {choices(unknown[0], dict.fromkeys(sum(NEEDS.values(), ())))}")
     wanted = [] if tuple(names) == ("none",) else list(names)
-    if tuple(names) == ("all",):
+    if tuple(names) == (ALL,):
         wanted = [name for name in PEERS if name != ASSISTED or "draft" in models]
         wanted += [name for name, needs in NEEDS.items() if set(needs) <= set(exports)]
     for name in wanted:
         if name not in (*PEERS, *NEEDS):
-            raise InputError(f"unknown peer '{name}'; {choices(name, [*PEERS, *NEEDS, 'all', 'none'])}")
+            raise InputError(f"unknown peer '{name}'; {choices(name, [*PEERS, *NEEDS, ALL, 'none'])}")
         if name == ASSISTED and "draft" not in models:
             raise InputError(f"peer '{name}' needs a draft model; give --with draft=MODEL")
     unused = sorted(set(exports) - {need for name in wanted for need in NEEDS.get(name, ())})
@@ -213,6 +214,26 @@ def _peer(name: str, loaded: Loaded, models: Mapping[str, Loaded], exports: Mapp
     return Peer(name, loaded, opened, True, draft, opened.options)
 
 
+def check_methods(names: Sequence[str]) -> None:
+    """Raises what reading the first of `--methods` that is none raises, in one sentence that names it."""
+    if tuple(names) == (ALL,):
+        return
+    for name in names:
+        if name == ALL:
+            raise InputError(
+                f"--methods {','.join(names)}: '{ALL}' stands for every lossless method that drafts and is given alone; give "
+                f"--methods {ALL}, or names"
+            )
+        try:
+            method, options = read_method(name)
+        except InputError as error:
+            raise InputError(f"--methods {error}") from error
+        try:
+            Recipe.of(method, options)
+        except TreewrightError as error:
+            raise type(error)(f"--methods '{name}': {error}") from error
+
+
 def our_contestants(
     names: Sequence[str], settings: Sequence[tuple[str, Any]], nodes: int | None, loaded: Loaded, models: Mapping[str, Loaded]
 ) -> list[Contestant]:
@@ -220,7 +241,7 @@ def our_contestants(
     lossless method that drafts, fits the model and whose other models are at hand. `settings`: [METHOD.]OPTION and value, for the
     methods that have the option. `nodes` sets the tree size of methods that have one and were not given it. Raises what the
     api raises."""
-    if tuple(names) == ("all",):
+    if tuple(names) == (ALL,):
         drafting = [card for card in methods() if card.lossless and "propose" in card.roles and set(card.models) <= set(models)]
         names = [card.name for card in drafting if api.fits(loaded, card.name)]
     chosen = [(name, *read_method(name)) for name in names if name != PLAIN]

@@ -9,9 +9,8 @@ part of cost(1) where a model drafts. On another model the tokens a round are a 
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,9 @@ from typing import Any
 from treewright.bench.arguments import Parser, parse_files, positive
 from treewright.bench.contestants import PLAIN
 from treewright.bench.nodes import cost_at
+from treewright.bench.records import CostRecord, Rounds, SpeedRecord, read_records
 from treewright.bench.report import markdown, number, record_writer
 from treewright.core.errors import InputError
-
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +41,7 @@ class Prediction:
         """predicted / measured - 1."""
         return None if self.measured is None else self.predicted / self.measured - 1
 
-    def to_json(self) -> Record:
+    def to_json(self) -> dict[str, Any]:
         return {
             "task": "predict", "method": self.method, "domain": self.domain, "texts": self.texts,
             "tokens_per_round": self.tokens_per_round, "claims_per_round": self.claims,
@@ -51,73 +49,55 @@ class Prediction:
         }  # fmt: skip
 
 
-def predict(record: Record, costs: Mapping[int, float], outside: float) -> float:
-    """The ratio to plain decoding that a method of this speed record has where rounds of n claims cost costs[n] seconds and the
+def predict(rounds: Rounds, costs: Mapping[int, float], outside: float) -> float:
+    """The ratio to plain decoding that a method with these rounds has where rounds of n claims cost costs[n] seconds and the
     loop around a round of plain decoding takes `outside` seconds. Raises InputError where the curve is too short."""
-    sizes = {int(size): count for size, count in record["calls_by_columns"].items()}
+    sizes = rounds.calls_by_columns
     forward = sum(count * cost_at(costs, size) for size, count in sizes.items()) / sum(sizes.values())
-    around = record["outside_ms_per_round"] / 1000 + record["draft_share"] * costs[1]
-    return float(record["tokens_per_call"] * (costs[1] + outside) / (forward + around))
+    around = rounds.outside_ms_per_round / 1000 + rounds.draft_share * costs[1]
+    return rounds.tokens_per_call * (costs[1] + outside) / (forward + around)
 
 
 def predictions(
-    found: Sequence[Record], costs: Mapping[int, float], measured: Sequence[Record] | None = None
+    found: Sequence[SpeedRecord], costs: Mapping[int, float], measured: Sequence[SpeedRecord] | None = None
 ) -> list[Prediction]:
     """What is promised for every method of ours at temperature and batch of `found`; `measured` are the records of a run at the
     place that `costs` was measured (None: `found` itself). Methods whose rounds go beyond the curve are left out."""
-    there = {_key(record): record for record in (found if measured is None else measured)}
-    outside = {_key(record)[1:]: record["outside_ms_per_round"] / 1000 for record in found if record["method"] == PLAIN}
-    made = []
-    for record in found:
-        if record["peer"] or record["method"] == PLAIN or not record.get("calls_by_columns"):
-            continue
-        if _beyond(record, costs):
-            continue
-        known = there.get(_key(record))
-        ratio = known["ratio_to_plain"]["value"] if known and known["ratio_to_plain"] else None
-        promised = predict(record, costs, outside[_key(record)[1:]])
-        made.append(Prediction(
-            record["method"], record["domain"], record["texts"], record["tokens_per_call"], record["claims_per_round"], promised,
-            ratio,
-        ))  # fmt: skip
-    return made
+    there = {record.key: record.ratio_to_plain for record in (found if measured is None else measured)}
+    outside = {
+        record.key[1:]: record.rounds.outside_ms_per_round / 1000
+        for record in found
+        if record.rounds is not None and record.method == PLAIN
+    }
+    return [
+        Prediction(
+            record.method, record.domain, record.texts, record.rounds.tokens_per_call, record.rounds.claims_per_round,
+            predict(record.rounds, costs, outside[record.key[1:]]), there.get(record.key),
+        )
+        for record in found
+        if record.rounds is not None and record.rounds.calls_by_columns and record.method != PLAIN and not _beyond(record, costs)
+    ]  # fmt: skip
 
 
-def _beyond(record: Record, costs: Mapping[int, float]) -> bool:
+def _beyond(record: SpeedRecord, costs: Mapping[int, float]) -> bool:
     """Whether a method of ours had rounds of more claims than the curve knows."""
-    return not record["peer"] and max(map(int, record.get("calls_by_columns") or [0])) > max(costs)
+    return record.rounds is not None and max(record.rounds.calls_by_columns, default=0) > max(costs)
 
 
-def _key(record: Record) -> tuple[Any, ...]:
-    return record["method"], record["domain"], record["texts"], record["temperature"], record["batch"]
-
-
-def read_records(path: Path, task: str) -> list[Record]:
-    """The records of a task in a JSON-lines file. Raises InputError where there are none."""
-    if not path.is_file():
-        raise InputError(f"{path} is no file; give what `treewright bench {task} --json FILE` wrote")
-    try:
-        every: Iterable[Record] = map(json.loads, filter(str.strip, path.read_text(encoding="utf-8").splitlines()))
-        found = [record for record in every if record.get("task") == task]
-    except (ValueError, AttributeError) as error:
-        raise InputError(
-            f"{path} does not hold one JSON record a line; give what `treewright bench {task} --json FILE` wrote"
-        ) from error
-    if not found:
-        raise InputError(f"{path} holds no record of `bench {task}`; give what `treewright bench {task} --json FILE` wrote")
-    return found
-
-
-def curves(records: Sequence[Record], rows: int) -> dict[str, dict[int, float]]:
+def curves(records: Sequence[CostRecord], rows: int) -> dict[str, dict[int, float]]:
     """Costs in seconds by number of claims, for every model and step (eager, compiled) of verify-cost records at this batch.
-    Raises InputError where there is none."""
+    Raises InputError where there is none, or one that does not say what a round of one claim costs."""
     found: dict[str, dict[int, float]] = {}
     for record in records:
-        if record["batch"] == rows and record["shape"] == "tree":
-            name = f"{record['model']}, {record['dtype']}, {'compiled' if record['compiled'] else 'eager'}"
-            found.setdefault(name, {})[int(record["claims"])] = float(record["ms"]) / 1000
+        if record.batch == rows and record.shape == "tree":
+            name = f"{record.model}, {record.dtype}, {'compiled' if record.compiled else 'eager'}"
+            found.setdefault(name, {})[record.claims] = record.ms / 1000
     if not found:
         raise InputError(f"the costs hold no trees at batch {rows}; run bench verify-cost with --batches {rows} --shapes tree")
+    for name, costs in found.items():
+        if 1 not in costs:
+            measured = ", ".join(map(str, sorted(costs)))
+            raise InputError(f"the costs of {name} hold no round of 1 claim; measured: {measured}; run bench verify-cost again")
     return found
 
 
@@ -137,15 +117,15 @@ def arguments(argv: list[str]) -> argparse.Namespace:
 def run(argv: list[str]) -> int:
     """Prints what is promised for each method, and how wrong that is where it is known; returns 0."""
     args = arguments(argv)
-    found = [record for record in read_records(args.run, "speed") if record["batch"] == args.batch]
-    there = None if args.measured is None else read_records(args.measured, "speed")
+    found = [record for record in read_records(args.run, "speed", SpeedRecord.of) if record.batch == args.batch]
+    there = [] if args.measured is None else read_records(args.measured, "speed", SpeedRecord.of)
     if not found:
         raise InputError(f"{args.run} holds nothing at batch {args.batch}; give another --batch")
     _require_plain(args.run, found)
     with record_writer(args.json) as write:
-        for name, costs in curves(read_records(args.cost, "verify-cost"), args.batch).items():
-            made = predictions(found, costs, there or [])
-            left = sorted({record["method"] for record in found if _beyond(record, costs)})
+        for name, costs in curves(read_records(args.cost, "verify-cost", CostRecord.of), args.batch).items():
+            made = predictions(found, costs, there)
+            left = sorted({record.method for record in found if _beyond(record, costs)})
             if left:
                 print(
                     f"bench predict: {name}: left out, for their rounds have more than {max(costs)} claims: {', '.join(left)}; "
@@ -157,16 +137,15 @@ def run(argv: list[str]) -> int:
     return 0
 
 
-def _require_plain(path: Path, found: Sequence[Record]) -> None:
+def _require_plain(path: Path, found: Sequence[SpeedRecord]) -> None:
     """Raises InputError where a method's record has no record of plain decoding beside it."""
-    beside = {_key(record)[1:] for record in found if record["method"] == PLAIN}
+    beside = {record.key[1:] for record in found if record.method == PLAIN}
     for record in found:
-        if _key(record)[1:] not in beside:
-            domain, texts, heat, rows = _key(record)[1:]
+        if record.key[1:] not in beside:
             raise InputError(
-                f"{path} has no record of `plain` beside '{record['method']}' (domain {domain}, texts {texts}, temperature "
-                f"{heat:g}, batch {rows}), and promises are ratios to plain decoding; give the whole file that "
-                "`treewright bench spec --json FILE` wrote"
+                f"{path} has no record of `plain` beside '{record.method}' (domain {record.domain}, texts {record.texts}, "
+                f"temperature {record.temperature:g}, batch {record.batch}), and promises are ratios to plain decoding; give the "
+                "whole file that `treewright bench spec --json FILE` wrote"
             )
 
 

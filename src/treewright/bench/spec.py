@@ -15,14 +15,17 @@ from typing import Any
 
 from treewright.bench import speed
 from treewright.bench.costs import claim_costs
-from treewright.bench.predict import Prediction, Record, predictions, table
+from treewright.bench.predict import Prediction, predictions, table
 from treewright.bench.prompt_sets import CATEGORIES
+from treewright.bench.records import Line, SpeedRecord
 from treewright.bench.report import interval, markdown, number, record_writer
 from treewright.bench.speed_report import EVERY, VARIED
 from treewright.bench.statistics import Interval
 from treewright.core.errors import InputError
 from treewright.plots import canvas
 from treewright.plots.spec import Method, draw_spec
+
+Record = dict[str, Any]
 
 SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96)
 
@@ -55,7 +58,8 @@ def run(argv: list[str]) -> int:
         print("bench spec: measuring what rounds cost", file=sys.stderr, flush=True)
         greedy = [one for one in found if one["temperature"] == min(args.temperatures) and one["batch"] == min(args.batches)]
         costs = claim_costs(bench.loaded, min(args.batches), SIZES)
-        promised = predictions([one for one in greedy if one["domain"] == _widest(greedy)], costs)
+        told = [one for one in greedy if one["domain"] == _widest(greedy)]
+        promised = predictions([SpeedRecord.of(Line("this run", "spec", one)) for one in told], costs)
         for one in promised:
             write(bench.context | one.to_json())
     print(f"{summary(found)}\n\n## The cost model beside the measurement\n\n{table(promised)}\n", flush=True)

@@ -18,7 +18,7 @@ from typing import Any
 
 from treewright.api import generate, load
 from treewright.bench.arguments import Parser, add_common, assignment, listed, pair, parse, positive, temperature, token_ids
-from treewright.bench.contestants import PLAIN, Contestant, Setting, our_contestants, peer_contestants
+from treewright.bench.contestants import PLAIN, Contestant, Setting, check_methods, our_contestants, peer_contestants
 from treewright.bench.equality import Referee
 from treewright.bench.machine import machine, model_record, versions
 from treewright.bench.nodes import NodeChoice, measure_nodes
@@ -54,6 +54,7 @@ def make_parser(task: str, description: str) -> Parser:
 def read(parser: Parser, argv: list[str], **defaults: Any) -> argparse.Namespace:
     """What was given, and for the rest `defaults`, then those of a quick or a full run. Raises InputError."""
     args = parse(parser, argv)
+    check_methods(args.methods)
     for name, value in ((QUICK if args.quick else FULL) | defaults).items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -129,8 +130,8 @@ def prepare(args: argparse.Namespace, task: str = "speed") -> Bench:
 
 
 class Bench:
-    """One run: models loaded, options checked; `run` measures. ids: the prompts as tokens. context: what every record says of
-    the run."""
+    """One run: models loaded, options checked; `run` measures. ids: the prompts as tokens. methods: ours, by name. context: what
+    every record says of the run."""
 
     def __init__(self, args: argparse.Namespace, prompts: Sequence[Prompt], task: str) -> None:
         self._args, self.prompts = args, prompts
@@ -142,7 +143,9 @@ class Bench:
         self._check_context()
         exports = {name: Path(folder) for name, folder in args.exports}
         self._peers = peer_contestants(args.peers, self.loaded, self._models, exports)
-        self._check_roles(self._ours(None))
+        ours = self._ours(None)
+        self._check_roles(ours)
+        self.methods = [contestant.name for contestant in ours]
         self.context = {
             "task": task, "machine": machine(self.loaded.model.device), "versions": versions(),
             **model_record(self.loaded, args.compile), "roles": {role: other.name for role, other in self._models.items()},

@@ -16,16 +16,19 @@ from random import Random
 
 from treewright.bench import speed
 from treewright.bench.arguments import Parser, add_common, listed, positive, temperature
+from treewright.bench.contestants import ALL, PLAIN
 from treewright.bench.race import Unit, make_units
 from treewright.bench.report import record_writer
 from treewright.bench.speed_report import EVERY, all_equal, records
 from treewright.bench.stream_report import beside_best, report, verdicts
-from treewright.core.errors import InputError
+from treewright.core.errors import InputError, choices
+from treewright.core.recipe import read_method
 
 NOISE = "noise"
 NOISE_TOKENS = 32
 """The kind of text that no drafter can know, and the tokens of its prompts."""
-METHODS = ("auto", "token_recycling:nodes=15", "suffix", "prompt_lookup")
+ADAPTIVE = "auto"
+METHODS = (ADAPTIVE, "token_recycling:nodes=15", "suffix", "prompt_lookup")
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -36,26 +39,42 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     speed.add_race(parser)
     parser.set_defaults(methods=METHODS, peers=("none",), exports=[])
     add = parser.add_argument
-    add("--adaptive", type=listed(str), default=("auto",), metavar="M,...", help="the methods of the run that adapt; the others "
-        "count as fixed; auto if left out")  # fmt: skip
+    add("--adaptive", type=listed(str), default=None, metavar="M,...", help="the methods of the run that adapt; the others "
+        "count as fixed; auto, with any options, if left out")  # fmt: skip
     add("--visits", type=positive, default=2, help="how often each kind of text comes in the stream; 2 if left out")
     add("--noise-temperature", type=temperature, default=2.0, help="temperature of the segment of noise; 2 if left out")
     args = speed.read(parser, argv)
     if args.noise_temperature == 0:
         raise InputError("--noise-temperature 0 makes no noise, since greedy text repeats itself; give a number above 0")
-    unknown = [name for name in args.adaptive if name not in args.methods and args.methods != ("all",)]
-    if unknown:
-        raise InputError(
-            f"--adaptive {unknown[0]}: no method of this run; methods: {', '.join(args.methods)}; add it to --methods, or name "
-            "with --adaptive which of these adapt"
-        )
+    if args.adaptive is None:
+        named = (ADAPTIVE,) if args.methods == (ALL,) else args.methods
+        args.adaptive = tuple(name for name in named if read_method(name)[0] == ADAPTIVE)
+        if not args.adaptive:
+            raise InputError(
+                f"--methods {','.join(args.methods)} has no '{ADAPTIVE}', which --adaptive stands for where it is left out; name "
+                f"with --adaptive which of these adapt, or add {ADAPTIVE} to --methods"
+            )
+    if args.methods != (ALL,):
+        check_adaptive(args.adaptive, args.methods)
     return args
+
+
+def check_adaptive(adaptive: Sequence[str], methods: Sequence[str]) -> None:
+    """Raises InputError where what adapts is no method of the run, or plain decoding, beside which all others stand."""
+    for name in adaptive:
+        if name == PLAIN or name not in methods:
+            why = "adapts to nothing; leave it out" if name == PLAIN else "is no method of this run; add it to --methods"
+            raise InputError(
+                f"--adaptive {name} {why}, or name others that adapt; "
+                f"{choices(name, [method for method in methods if method != PLAIN])}"
+            )
 
 
 def run(argv: list[str]) -> int:
     """Measures and prints; returns 0, or 1 if a lossless method's greedy text leaves plain decoding's without excuse."""
     args = arguments(argv)
     bench, equal = speed.prepare(args, "stream"), True
+    check_adaptive(args.adaptive, bench.methods)
     bench.context |= {"visits": args.visits, "noise_temperature": args.noise_temperature}
     reference = bench.reference() if 0 in args.temperatures else []
 

@@ -27,6 +27,7 @@ def entry(card: Card) -> str:
     facts = [
         ("paper", paper),
         ("seats in the round", ", ".join(card.roles)),
+        ("goes with", "a drafter that asks it after each draft of a chain, such as `speculative_sampling`" * card.needs_drafter),
         ("the target must have", ", ".join(card.needs)),
         ("further models", ", ".join(f"`{role}`" for role in card.models)),
         ("judges of text", ", ".join(str(scorer) for scorer in card.scorers)),

@@ -15,13 +15,16 @@ from treewright.core.typed import WrongType, field_types, read, shown, words
 
 def build_parts(recipe: Recipe) -> Parts:
     """The live roles of a recipe; plain decoding's verifier where no method brings one. Raises UnknownOption, and
-    CompositionError for a controller that the recipe's drafter never asks."""
-    brought = {}
-    for name in recipe.methods:
-        module = entry(name).load()
-        brought[name] = module.parts(read_config(name, module.Config, recipe.options_of(name)))
+    CompositionError for a controller without a drafter, or with one that never asks it."""
+    brought = parts_by_method(recipe)
     built = reduce(Parts.join, brought.values(), Parts())
-    if built.asked and built.propose is not None and not built.asks:
+    if built.control is not None and built.propose is None:
+        control = next(name for name, parts in brought.items() if parts.control is not None)
+        raise CompositionError(
+            f"'{control}' says when to stop drafting and drafts nothing itself; give it with a drafter, such as "
+            f"speculative_sampling+{control}"
+        )
+    if built.asked and not built.asks:
         control = next(name for name, parts in brought.items() if parts.asked)
         drafter = next(name for name, parts in brought.items() if parts.propose is not None)
         raise CompositionError(
@@ -31,6 +34,15 @@ def build_parts(recipe: Recipe) -> Parts:
     if built.verify is None:
         built.verify = entry("plain").load().parts(entry("plain").load().Config()).verify
     return built
+
+
+def parts_by_method(recipe: Recipe) -> dict[str, Parts]:
+    """What each method of a recipe brings. Raises UnknownOption."""
+    brought = {}
+    for name in recipe.methods:
+        module = entry(name).load()
+        brought[name] = module.parts(read_config(name, module.Config, recipe.options_of(name)))
+    return brought
 
 
 def read_config(name: str, config: type, options: Mapping[str, Any]) -> Any:

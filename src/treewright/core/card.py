@@ -74,6 +74,11 @@ class Card:
     def lossless(self) -> bool:
         return "lossless" in self.claims
 
+    @property
+    def needs_drafter(self) -> bool:
+        """Whether it controls drafting and drafts nothing itself."""
+        return "control" in self.roles and "propose" not in self.roles
+
     def scorers_under(self, options: Mapping[str, Any]) -> list[str]:
         """The roles that must be filled by what judges texts when the method runs with these options."""
         chosen = {option.name: option.default for option in self.options} | dict(options)

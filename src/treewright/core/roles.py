@@ -39,8 +39,9 @@ class Round:
     what says when a chain of drafts is long enough. scorers: what judges texts, by role. spell(row, tokens): the text of tokens
     that would follow the row's own new ones. layers: how many each model has, by name; 0 where forwards cannot run a part.
     written(row): what these new tokens spell, and spell_prompt(row) the prompt's own text. turns: whose answers stand in the
-    target's place, row by row; empty where nobody drives. translations: of the
-    sessions that are asked in ids of their own, by name.
+    target's place, row by row; empty where nobody drives. translations: of the sessions that are asked in ids of their own, by
+    name. proposed_by: who was let add claims, the innermost where one lets another; an observer that also drafts knows its own
+    rounds by it.
     """
 
     text: Text
@@ -68,6 +69,7 @@ class Round:
     translations: Mapping[str, Translation] = field(default_factory=dict)
     forest: Forest = field(init=False)
     answers: dict[str, Answers] = field(default_factory=dict)
+    proposed_by: Proposer | None = None
 
     def __post_init__(self) -> None:
         self.forest = Forest(self.text.frontier())
@@ -85,6 +87,11 @@ class Round:
     def depth_left(self) -> int:
         """Claims deeper than this cannot become text in any row."""
         return int(self.deepest.max())
+
+    def let_propose(self, proposer: Proposer) -> None:
+        """Has this proposer add claims, and notes that the round is its own. What chooses among proposers calls it, too."""
+        self.proposed_by = proposer
+        proposer.propose(self)
 
     def frontier_law(self) -> TargetLaw:
         """The target law at the frontier (column 0), before anything is proposed. The target and the models that steering
@@ -182,7 +189,8 @@ class TargetLaw(Protocol):
 
 
 class Proposer(Protocol):
-    """Adds claims to `round.forest`, at most `round.claims` columns in all; it may score other sessions meanwhile."""
+    """Adds claims to `round.forest`, at most `round.claims` columns in all; it may score other sessions meanwhile. One that asks
+    the controller after each draft of a chain (`Round.more`) has an attribute `asks` that is True."""
 
     def propose(self, round: Round) -> None: ...
 
@@ -287,8 +295,8 @@ class Parts:
     temperature 0 as well. `one_law`: a claim's answers are shared by several texts, or read behind placeholders, so
     what would change them by a text (steering, constraints, penalties) is refused. `greedy`: True for what works only at
     temperature 0, False for what works only above. `row_drafts`: a row's drafts are a function of its own text, noise and
-    models, and of nothing that other rows or earlier runs taught; see `apart`. `asks`: the
-    proposer asks the controller after each draft of a chain (`Round.more`); `asked`: the controller is of no use unless it is.
+    models, and of nothing that other rows or earlier runs taught; see `apart`. `asked`: the
+    controller is of no use unless the proposer `asks` it.
     """
 
     propose: Proposer | None = None
@@ -321,10 +329,14 @@ class Parts:
     greedy: bool | None = None
     reuse: bool = False
     row_drafts: bool = False
-    asks: bool = False
     asked: bool = False
     writers: tuple[str, ...] = ()
     fits: tuple[Callable[[Capabilities], None], ...] = ()
+
+    @property
+    def asks(self) -> bool:
+        """Whether the proposer says that it asks the controller after each draft of a chain."""
+        return bool(getattr(self.propose, "asks", False))
 
     @property
     def drafts_decide(self) -> bool:
@@ -370,7 +382,6 @@ class Parts:
             one_law=self.one_law or other.one_law,
             greedy=other.greedy if self.greedy is None else self.greedy,
             reuse=self.reuse or other.reuse,
-            asks=self.asks or other.asks,
             asked=self.asked or other.asked,
             row_drafts=all(parts.row_drafts for parts in drafting),
             writers=self.writers + other.writers,

@@ -140,7 +140,7 @@ class Engine:
         if not entering:
             return
         if self._parts.apart:
-            self._memories = Memories({})
+            self._memories = self._memories.fresh()
         unique = sorted({prompt for prompt, _ in entering})
         prompts = [list(self._request.prompts[prompt]) for prompt in unique]
         before, first_call, now = len(self._rows), len(self._meter.calls), self._meter.now()
@@ -204,7 +204,7 @@ class Engine:
         if parts.control is not None:
             round.claims = max(1, min(round.claims, parts.control.claims(round)))
         if parts.propose is not None:
-            parts.propose.propose(round)
+            round.let_propose(parts.propose)
         if self._text.blank is None:
             round.forest.limit_depth(round.deepest)
         self._score(round)

@@ -27,6 +27,9 @@ PROMPTS = ((1,), (0, 2, 1, 0, 2), (2, 1, 0))
 CLAIMS = 6
 """Columns a row may use in a round: enough for siblings and for chains, few enough to enumerate."""
 
+CHAIN = "speculative_sampling"
+"""What stands beside a controller that brings no drafter: it asks after each draft."""
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -153,16 +156,24 @@ def warmed(case: Case) -> Case:
     return replace(case, memories=learned)
 
 
+def with_drafter(method: str) -> str:
+    """The recipe as it can run: what says when to stop drafting and drafts nothing itself stands beside a chain of drafts."""
+    recipe = Recipe.of(method)
+    cards = recipe.cards()
+    alone = any(card.needs_drafter for card in cards) and not any("propose" in card.roles for card in cards)
+    return f"{CHAIN}+{recipe.name}" if alone else recipe.name
+
+
 def parts_of(
     method: str, options: Mapping[str, Any] | None, order: str = "left_to_right"
 ) -> tuple[Callable[[], Parts], tuple[str, ...]]:
     """A maker of the method's fresh parts, and the model roles it needs; a card's options for tables hold unless `options`
-    says otherwise. Raises as `Recipe.of` does, and CapabilityError
+    says otherwise, and a controller has a drafter beside it (`with_drafter`). Raises as `Recipe.of` does, and CapabilityError
     where exact tables cannot do what the method needs."""
-    cards = Recipe.of(method, options).cards()
+    cards = Recipe.of(with_drafter(method)).cards()
     own = {f"{card.name}.{name}": value for card in cards for name, value in card.tables}
     named = {f"{owner}.{name}": value for owner, name, value in Recipe.of(method, options).options}
-    recipe = Recipe.of(method, own | named)
+    recipe = Recipe.of(with_drafter(method), own | named)
     for card in cards:
         table = Table(2, 0) if order == "left_to_right" else AnyOrderTable(2, 0)
         missing = table.capabilities.missing(card.needs)

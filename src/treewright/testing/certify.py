@@ -21,6 +21,7 @@ from treewright.core.roles import Parts
 from treewright.models.loading import Form
 from treewright.testing import laws
 from treewright.testing.along import Along
+from treewright.testing.bench import with_drafter
 from treewright.testing.certify_static import certify_static
 from treewright.testing.distorted import Distorted
 from treewright.testing.reports import Certificate, Finding, timed
@@ -97,12 +98,12 @@ def certify(
 
 def _names(model: Loaded, wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
-        return [card.name for card in installed() if card.lossless and fits(model, card.name)]
+        return [with_drafter(card.name) for card in installed() if card.lossless and fits(model, card.name)]
     for name in wanted:
         lossy = [card.name for card in Recipe.of(name).cards() if not card.lossless]
         if lossy:
             raise InputError(f"method '{lossy[0]}' does not claim to be lossless, so there is nothing to certify; leave it out")
-    return [Recipe.of(name).name for name in wanted]
+    return [with_drafter(name) for name in wanted]
 
 
 def _roles(name: str) -> set[str]:

@@ -23,7 +23,7 @@ from treewright.engine.loop import Engine
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing import canvases
-from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Fence, Setting, parts_of, warmed
+from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Fence, Setting, parts_of, warmed, with_drafter
 from treewright.testing.definition import plain_law
 from treewright.testing.drafters import LAWS, TreeDrafter
 from treewright.testing.enumerate import Case, Tokens, exact_law, total_variation
@@ -71,7 +71,7 @@ def lossless(
     make, roles = parts_of(method, options)
     bench = Bench(lambda: alter(make()), roles, claims=claims, engine=engine)
     report = _compare(method, bench, seed, most)
-    drafts = any("propose" in card.roles for card in Recipe.of(method).cards())
+    drafts = any("propose" in card.roles for card in Recipe.of(with_drafter(method)).cards())
     if drafts and not (report.total("proposed") and report.total("accepted")):
         raise LawBroken(
             f"{method} proposed {report.total('proposed')} claims and had {report.total('accepted')} accepted, so nothing was "

@@ -180,7 +180,7 @@ class Spoiled:
         self._proposer = proposer
 
     def propose(self, round: Round) -> None:
-        self._proposer.propose(round)
+        round.let_propose(self._proposer)
         forest = round.forest
         if forest.q:
             forest.q = {column: np.sqrt(law) / np.sqrt(law).sum(-1, keepdims=True).clip(1e-9) for column, law in forest.q.items()}

@@ -144,6 +144,22 @@ def test_order_of_rows_changes_nothing(round_of):
     assert claimed[0] == claimed[1]
 
 
+def test_a_copy_begins_as_the_table_and_leaves_it_as_it_is():
+    pairs = [(0, 1), (1, 2), (2, 0)]
+    table = Trigrams(3, 3)
+    table.count([np.array([0, 1, 2, 0, 1, 3])])
+    before = [table.best(pair) for pair in pairs]
+    copy, whole = table.copy(), table.copy()
+    assert [copy.best(pair) for pair in pairs] == before == [table.copy().best(pair) for pair in pairs]
+    for _ in range(2):
+        copy.reinforce([0, 1, 3], 0.25, 9.0)
+        copy.raise_to((2, 0), {5: 0.75})
+    assert copy.value((0, 1), 3) == 1.0 and copy.value((2, 0), 5) == 0.75 and copy.best((0, 1))[0] == [3, 2]
+    whole.reinforce([4, 4, 4, 0, 1, 2], 0.25, 9.0)
+    assert [pair for pair in pairs if whole.best(pair)[0]] == [(0, 1)] and whole.value((0, 1), 2) == 0.25, "old pairs left"
+    assert [table.best(pair) for pair in pairs] == before and table.value((0, 1), 3) == 0.5
+
+
 def test_the_models_own_chances_enter_the_table(decode):
     memories: dict[Any, Any] = {}
     decoded = decode(TABLE, "aded", [(1, 2, 3)], {"update": "llm_topk", "topk": 3}, memories=memories, max_new_tokens=10)

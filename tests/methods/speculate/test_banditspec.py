@@ -202,6 +202,7 @@ class Probe(SampleThenMatch):
         self.prompt_top, self.name, self.log = prompt_top, name, log
 
     def propose(self, round):
+        assert round.proposed_by is self
         self.log.append((self.name, "propose", round.claims))
 
     def verify(self, round, law):
@@ -215,7 +216,7 @@ class Probe(SampleThenMatch):
         for memory in (outcome.round.memories.model("key", list), outcome.round.memories.row((0, 0), "key", list)):
             memory.append(self.name)
             assert set(memory) == {self.name}
-        self.log.append((self.name, "observe"))
+        self.log.append((self.name, "observe", outcome.round.proposed_by.name))
 
 
 def test_the_chosen_arm_proposes_and_verifies_and_all_arms_hear(decode):
@@ -227,8 +228,9 @@ def test_the_chosen_arm_proposes_and_verifies_and_all_arms_hear(decode):
     assert method.claims == 9 and method.observe[0].prompt_top == 4
     decode(TARGET, method, [(1, 2)], max_new_tokens=5)
     assert log[:2] == [("a", "read", 2), ("c", "read", 4)]
-    heard = [("a", "observe"), ("b", "observe"), ("c", "observe")]
-    assert log[2:12] == [("a", "propose", 3), ("a", "verify"), *heard, ("b", "propose", 9), ("b", "verify"), *heard]
+    rounds = [[("a", "propose", 3), ("a", "verify")], [("b", "propose", 9), ("b", "verify")]]
+    heard = [[(one, "observe", whose) for one in "abc"] for whose in "ab"]
+    assert log[2:12] == [*rounds[0], *heard[0], *rounds[1], *heard[1]]
     assert chooser.heard == [0, 1, 2, 0, 1]
 
 
@@ -325,13 +327,14 @@ def test_bad_options(options):
         Config(**options)
 
 
-@pytest.mark.parametrize("name", ["jacobi", "lookahead"])
+@pytest.mark.parametrize("name", ["jacobi", "lookahead", "lexical_units"])
 def test_guesses_survive_rounds_that_others_drafted(name, round_of):
     """The forest of such a round has other columns than this drafter's."""
     import torch
 
     module = entry(name).load()
-    drafter = module.parts(module.Config()).propose
+    options = {"verify": True, "confidence": 0.0} if name == "lexical_units" else {}
+    drafter = module.parts(module.Config(**options)).propose
     round = round_of([[1, 2, 3], [4, 5, 6]], vocabulary=9)
 
     def seen(columns: int) -> Outcome:
@@ -339,14 +342,16 @@ def test_guesses_survive_rounds_that_others_drafted(name, round_of):
         round.answers["target"] = Answers(torch.rand(2, columns, 9, generator=generator))
         return Outcome(round, Verdict([[], []], [1, 2]), [[1], [2]])
 
-    drafter.propose(round)
+    round.let_propose(drafter)
     assert round.forest.columns > 2
     drafter.observe(seen(round.forest.columns))
     round = round_of([[1, 2, 3, 1], [4, 5, 6, 2]], vocabulary=9)
     round.forest.grow([0], np.array([[7], [8]]))
     drafter.observe(seen(2))
     round = round_of([[1, 2, 3, 1], [4, 5, 6, 2]], vocabulary=9)
-    drafter.propose(round)
+    round.let_propose(drafter)
     if name == "jacobi":
         assert round.forest.token[:, 1:].tolist() == [[1] * 3, [2] * 3], "as for a new row"
+    if name == "lexical_units":
+        assert (round.forest.token[:, 1:4] == -1).all(), "as for a new row"
     drafter.observe(seen(round.forest.columns))

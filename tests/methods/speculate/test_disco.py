@@ -22,6 +22,9 @@ from treewright.methods.speculate.disco import Config, Disco, parts, roc_thresho
 from treewright.models.tables import Table
 from treewright.parts.control.classifier import Classifier
 from treewright.parts.control.drafted import Notes
+from treewright.parts.control.switch import Switch
+from treewright.parts.propose.draft_model import DraftChain, DraftTree, ask_model, full_tree
+from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing.bench import SETTINGS, Bench, parts_of
 from treewright.testing.definition import plain_law
 from treewright.testing.enumerate import exact_law, total_variation
@@ -170,7 +173,7 @@ def test_roc_threshold_is_the_cheapest_of_all(seed):
 def outcome_of(round_of, chain: list[list[int]], paths: list[list[int]], emitted: list[list[int]], notes: Notes) -> Outcome:
     round = round_of([[7] for _ in chain])
     for place, column in enumerate(round.forest.grow(range(len(chain[0])), np.array(chain))):
-        notes.add(round, column, np.array([[row, place] for row in range(len(chain))]))
+        notes.add(column, np.array([[row, place] for row in range(len(chain))]))
     return Outcome(round, Verdict(paths, [0] * len(chain)), emitted)
 
 
@@ -183,7 +186,8 @@ def test_only_drafts_that_were_judged_are_learned_from(round_of):
         (0, 0, True), (0, 1, False), (1, 0, True), (1, 1, True), (1, 2, True), (2, 0, True), (2, 1, True), (3, 0, True),
         (4, 0, False),
     ]  # fmt: skip
-    assert Notes().judged(outcome) == []
+    notes.begin()
+    assert notes.place == 1 and notes.judged(outcome) == [], "a round in which nobody asked"
 
 
 @pytest.mark.parametrize("rule", ["adaptive", "classifier"])
@@ -236,6 +240,20 @@ def test_a_recipe_whose_drafter_never_asks_is_refused_when_it_is_built(control, 
         build_parts(Recipe.of(f"{drafter}+{control}"))
 
 
+@pytest.mark.parametrize("control", ["disco", "specdec_pp"])
+@pytest.mark.parametrize("others", ["", "+dexperts", "+beam", "+best_of_n"])
+def test_a_controller_without_a_drafter_is_refused_when_it_is_built(control, others):
+    said = rf"^'{control}' says when to stop drafting and drafts nothing itself; .* such as speculative_sampling\+{control}$"
+    with pytest.raises(CompositionError, match=said):
+        build_parts(Recipe.of(f"{control}{others}"))
+    assert build_parts(Recipe.of(f"speculative_sampling+{control}")).control is not None
+
+
+def test_who_generates_with_a_controller_alone_is_told():
+    with pytest.raises(CompositionError, match=r"give it with a drafter, such as speculative_sampling\+disco"):
+        treewright.generate("default", "Once", "disco", max_new_tokens=2)
+
+
 DRAFTERS = [card.name for card in methods() if {"propose", "verify"} <= set(card.roles) and "control" not in card.roles]
 
 
@@ -254,6 +272,15 @@ def test_what_says_that_it_asks_does(drafter, decode, monkeypatch):
     with suppress(CompositionError):
         decode(models.pop("target"), controlled, [(1, 0, 1, 0, 1)], others=models, max_new_tokens=6)
     assert bool(asked) == asks
+
+
+def test_whoever_drafts_by_a_chain_asks_without_saying_so():
+    chain, tree = DraftChain(ask_model("draft"), 3), DraftTree(ask_model("draft"), full_tree([2, 1]))
+    assert Parts(propose=chain).asks and Parts().join(Parts(propose=chain, claims=4)).asks
+    assert not Parts(propose=tree).asks and not Parts().asks
+    for arms, asks in (((chain, None), True), ((chain, tree), False)):
+        switch = Switch({str(arm): Parts(propose=arm, verify=SampleThenMatch()) for arm in arms}, object())
+        assert switch.parts().asks == asks, "what never drafts need not ask"
 
 
 def test_a_drafter_that_never_asks_is_refused(decode):

@@ -12,7 +12,7 @@ import pytest
 from treewright.core.claims import ABSENT
 from treewright.core.errors import InputError
 from treewright.core.request import Sampling
-from treewright.methods.speculate.rest import Config, Datastore, Retrieval, frequent_prefixes, parts
+from treewright.methods.speculate.rest import Config, Datastore, Retrieval, frequent_prefixes, index_corpus, parts
 from treewright.models.tables import Table
 from treewright.parts.propose.corpus import write_corpus
 from treewright.testing import laws
@@ -59,7 +59,8 @@ def test_prefixes_are_the_most_frequent(seed):
 def test_the_longest_run_is_looked_up_in_the_corpus(seed, tmp_path):
     texts = texts_of(seed)
     write_corpus(tmp_path / "corpus.npz", texts)
-    store = Datastore(Config(corpus=str(tmp_path / "corpus.npz"), length=4, longest=6), 4)
+    config = Config(corpus=str(tmp_path / "corpus.npz"), length=4, longest=6)
+    store = Datastore(config, index_corpus(config, 4))
     for tail in texts_of(seed + 100, 20):
         run = longest_run(texts, tail, 6, 2)
         expected = behind(texts, run, 4) if run else []
@@ -87,7 +88,7 @@ def test_outputs_enter_each_place_once(decode):
 
 def test_shards_are_merged_and_the_oldest_leaves():
     def filled(history: int) -> Datastore:
-        store = Datastore(Config(history=history), 50)
+        store = Datastore(Config(history=history))
         for number in range(64):
             store._add([np.arange(40)], [10 + number % 3])
         return store
@@ -99,7 +100,8 @@ def test_shards_are_merged_and_the_oldest_leaves():
 
 def test_of_many_places_some_are_counted(tmp_path):
     write_corpus(tmp_path / "corpus.npz", [[1, 2, token % 5] for token in range(100)])
-    store = Datastore(Config(corpus=str(tmp_path / "corpus.npz"), length=1), 5)
+    config = Config(corpus=str(tmp_path / "corpus.npz"), length=1)
+    store = Datastore(config, index_corpus(config, 5))
     assert Counter(store.following([1, 2], 2, 10).ravel().tolist()) == dict.fromkeys(range(5), 2)
 
 

@@ -166,7 +166,7 @@ class Superposed(BestScore):
         name = self._config.corpus
         if not name:
             return NGrams(round.text.of(row))
-        return round.memories.model(("n-grams", name), lambda: NGrams(read_tokens(name)))
+        return round.memories.loaded(("n-grams", name), lambda: NGrams(read_tokens(name)))
 
     def _grow(self, round: Round, rows: Sequence[Drafts]) -> int:
         """Adds the claim that mixes each row's drafts; its column."""

@@ -111,6 +111,13 @@ class Trigrams:
         self._successors, self._pairs = successors, pairs
         self._values: dict[Pair, dict[int, float]] = {}
         self._best: dict[Pair, tuple[list[int], list[float], list[float]]] = {}
+        self._shared: set[Pair] = set()
+
+    def copy(self) -> Trigrams:
+        """A table that begins as this one, which must not change any more; a row is copied when it changes."""
+        table = Trigrams(self._successors, self._pairs)
+        table._values, table._shared = dict(self._values), set(self._values)
+        return table
 
     def __len__(self) -> int:
         return len(self._values)
@@ -151,7 +158,11 @@ class Trigrams:
                 oldest = next(iter(self._values))
                 del self._values[oldest]
                 self._best.pop(oldest, None)
+                self._shared.discard(oldest)
             row = self._values[pair] = {}
+        elif pair in self._shared:
+            self._shared.remove(pair)
+            row = self._values[pair] = dict(row)
         return row
 
     def value(self, pair: Pair, token: int) -> float:
@@ -283,13 +294,21 @@ class Adaptive:
         config = self._config
         learns = config.update, config.step, config.most, config.recent, config.topk
         key = ("aded", config.corpus, self._version, round.vocabulary, config.successors, config.pairs, learns)
-        return round.memories.model(key, lambda: self._filled(round.vocabulary))
+        return round.memories.model(key, lambda: self._counted(round).copy())
 
-    def _filled(self, vocabulary: int) -> Trigrams:
-        table = Trigrams(self._config.successors, self._config.pairs)
-        if self._config.corpus:
-            table.count(read_corpus(self._config.corpus, vocabulary))
-        return table
+    def _counted(self, round: Round) -> Trigrams:
+        """The table of the corpus, before anything was learned."""
+        config = self._config
+        empty = Trigrams(config.successors, config.pairs)
+        if not config.corpus:
+            return empty
+
+        def count() -> Trigrams:
+            empty.count(read_corpus(config.corpus, round.vocabulary))
+            return empty
+
+        key = ("aded", config.corpus, self._version, round.vocabulary, config.successors, config.pairs)
+        return round.memories.loaded(key, count)
 
     def propose(self, round: Round) -> None:
         config, table = self._config, self.table(round)

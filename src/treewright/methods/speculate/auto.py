@@ -25,7 +25,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treewright.core.claims import Forest
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.ops.largest import largest
@@ -74,7 +73,6 @@ class Auto:
 
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
-        self._forest: Forest | None = None
         self._rest, self._resting, self._looked = Rest(), False, 0.0
 
     def _guesser(self, round: Round) -> Guesser:
@@ -90,7 +88,7 @@ class Auto:
         return round.memories.row(round.keys[row], "auto", lambda: Writing(round.vocabulary, round.text.of(row)[:most]))
 
     def propose(self, round: Round) -> None:
-        self._forest, self._looked, self._resting = round.forest, 0.0, False
+        self._looked, self._resting = 0.0, False
         most, cost = min(self._config.nodes, round.claims - 1), self._cost(round)
         if most < 1 or (self._config.adapt and self._passes(round, cost)):
             return
@@ -120,7 +118,7 @@ class Auto:
 
     def observe(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
-        if round.forest is self._forest:
+        if round.proposed_by is self:
             # A round that looked for drafts and took none would have been shorter without looking.
             self._cost(round).update(round.forest.columns, outcome.seconds - self._looked)
         if self._resting and self._rest.deep:

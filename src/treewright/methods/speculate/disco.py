@@ -132,6 +132,7 @@ class Disco:
         return round.memories.model(("disco", self._config.rule, round.request.sampling.temperature), Learned)
 
     def claims(self, round: Round) -> int:
+        self._notes.begin()
         config = self._config
         if config.rule == "heuristic":
             return 1 + min(config.most, max(self._length(round, row).tokens for row in range(round.rows)))
@@ -142,9 +143,9 @@ class Disco:
 
     def more(self, round: Round, answers: Answers, parent: int, column: int) -> np.ndarray:
         sure, entropy = read_draft(answers, parent, round.forest.token[:, column])
-        place = self._notes.place(round)
+        place = self._notes.place
         features = np.stack([sure, entropy, np.full(round.rows, float(place))], axis=-1)
-        self._notes.add(round, column, features)
+        self._notes.add(column, features)
         if self._config.rule == "heuristic":
             return np.array([place < self._length(round, row).tokens for row in range(round.rows)])
         learned = self.learned(round)

@@ -76,4 +76,4 @@ def parts(config: Config) -> Parts:
     ask, levels = SideBySide(config.group), full_tree(config.expansion)
     chain = max(config.expansion) == 1
     propose: Proposer = DraftChain(ask, len(levels)) if chain else DraftTree(ask, levels)
-    return Parts(propose=propose, verify=Rejection(), probabilities=True, claims=tree_size(levels), row_drafts=True, asks=chain)
+    return Parts(propose=propose, verify=Rejection(), probabilities=True, claims=tree_size(levels), row_drafts=True)

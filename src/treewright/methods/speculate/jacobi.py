@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treewright.core.claims import ABSENT, Forest
+from treewright.core.claims import ABSENT
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.verify.sample_then_match import SampleThenMatch
@@ -56,10 +56,8 @@ class Jacobi:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._guess: dict[tuple[int, int], np.ndarray] = {}
-        self._forest: Forest | None = None
 
     def propose(self, round: Round) -> None:
-        self._forest = round.forest
         width = min(self._config.block, round.claims - 1)
         if width < 1:
             return
@@ -74,7 +72,7 @@ class Jacobi:
 
     def observe(self, outcome: Outcome) -> None:
         round = outcome.round
-        if round.forest is not self._forest:
+        if round.proposed_by is not self:
             self._guess.clear()
             return
         predicted = round.answers["target"].top(1)[..., 0]

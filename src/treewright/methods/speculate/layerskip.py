@@ -73,6 +73,5 @@ def parts(config: Config) -> Parts:
         probabilities=True,
         claims=config.tokens + 1,
         row_drafts=True,
-        asks=True,
         fits=(check_layers("exit_layer", asked, lowest=1, beyond=1),),
     )

@@ -34,7 +34,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from treewright.core.claims import ABSENT, Forest
+from treewright.core.claims import ABSENT
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round, TargetLaw, Verdict
 from treewright.ops.softmax import softmax
@@ -123,10 +123,8 @@ class LexicalDrafts:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._guess: dict[tuple[int, int], list[int]] = {}
-        self._forest: Forest | None = None
 
     def propose(self, round: Round) -> None:
-        self._forest = round.forest
         width = min(self._config.window, math.isqrt(round.claims)) - 1
         if width < 1:
             return
@@ -145,7 +143,7 @@ class LexicalDrafts:
 
     def observe(self, outcome: Outcome) -> None:
         round, forest = outcome.round, outcome.round.forest
-        if forest is not self._forest:
+        if round.proposed_by is not self:
             self._guess.clear()
             return
         width = math.isqrt(forest.columns) - 1

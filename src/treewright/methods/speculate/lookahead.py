@@ -23,7 +23,7 @@ from functools import cache
 
 import numpy as np
 
-from treewright.core.claims import ABSENT, Forest, Shape
+from treewright.core.claims import ABSENT, Shape
 from treewright.core.errors import require
 from treewright.core.randomness import hash_key
 from treewright.core.roles import Outcome, Parts, Round
@@ -165,7 +165,6 @@ class Lookahead:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._drafts: list[Draft] = []
-        self._forest: Forest | None = None
 
     def trail(self, round: Round, row: int) -> Trail:
         """The memory of a row; a new row's window is empty."""
@@ -178,7 +177,7 @@ class Lookahead:
         return Trail(np.zeros((1, 0), np.int64), pool)
 
     def propose(self, round: Round) -> None:
-        self._drafts, self._forest = [], round.forest
+        self._drafts = []
         if round.depth_left < 1 or round.claims < 2:
             return
         self._drafts = [self._draft(round, row) for row in range(round.rows)]
@@ -214,7 +213,7 @@ class Lookahead:
     def observe(self, outcome: Outcome) -> None:
         round, level = outcome.round, self._config.level
         # In a round that somebody else drafted the window waits: its place in the text is only roughly kept anyway.
-        own = bool(self._drafts) and round.forest is self._forest
+        own = bool(self._drafts) and round.proposed_by is self
         predicted = round.answers["target"].top(1)[..., 0] if own else None
         for row in range(round.rows):
             trail = self.trail(round, row)

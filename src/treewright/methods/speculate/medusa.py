@@ -116,7 +116,7 @@ class MedusaTree:
     def _guesses(self, round: Round, states: torch.Tensor, count: int) -> np.ndarray:
         """The most probable tokens of every head for states [R, H], [heads, R, count] on the host."""
         key = ("medusa", self._config.heads, round.vocabulary, states.shape[-1], states.dtype, str(states.device))
-        heads = round.memories.model(key, lambda: self._source.load(states, round.vocabulary))
+        heads = round.memories.loaded(key, lambda: self._source.load(states, round.vocabulary))
         with torch.inference_mode():
             return heads(states).topk(count, dim=-1).indices.cpu().numpy()
 

@@ -121,17 +121,25 @@ class Tail:
     tokens: list[int] = field(default_factory=list)
 
 
+def span_of(config: Config) -> int:
+    """Tokens by which places are compared: a tail and what follows it."""
+    return config.longest + config.length
+
+
+def index_corpus(config: Config, vocabulary: int) -> SuffixArray:
+    """The suffix array of the corpus. Raises InputError."""
+    texts = read_corpus(config.corpus, vocabulary)
+    return SuffixArray(texts, [len(text) for text in texts], span_of(config))
+
+
 class Datastore:
     """Suffix arrays: one for the corpus, others for outputs, smaller ones merged into larger ones as they come."""
 
-    def __init__(self, config: Config, vocabulary: int) -> None:
-        self._config, self._span = config, config.longest + config.length
-        self._corpus: list[SuffixArray] = []
+    def __init__(self, config: Config, corpus: SuffixArray | None = None) -> None:
+        self._config, self._span = config, span_of(config)
+        self._corpus = [] if corpus is None else [corpus]
         self._shards: list[tuple[SuffixArray, list[np.ndarray], list[int]]] = []
         self._outputs, self._tails = Outputs(), dict[Key, Tail]()
-        if config.corpus:
-            texts = read_corpus(config.corpus, vocabulary)
-            self._corpus.append(SuffixArray(texts, [len(text) for text in texts], self._span))
 
     @property
     def shards(self) -> list[SuffixArray]:
@@ -211,7 +219,14 @@ class Retrieval:
         """The datastore, made when it is first asked for and kept with the model."""
         config = self._config
         key = ("rest", replace(config, nodes=1, shortest=1, hits=1), self._version, round.vocabulary)
-        return round.memories.model(key, lambda: Datastore(config, round.vocabulary))
+        return round.memories.model(key, lambda: Datastore(config, self._corpus(round)))
+
+    def _corpus(self, round: Round) -> SuffixArray | None:
+        config = self._config
+        if not config.corpus:
+            return None
+        key = ("rest", config.corpus, self._version, round.vocabulary, span_of(config))
+        return round.memories.loaded(key, lambda: index_corpus(config, round.vocabulary))
 
     def propose(self, round: Round) -> None:
         config, store = self._config, self.datastore(round)

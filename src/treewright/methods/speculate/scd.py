@@ -65,4 +65,4 @@ class Config:
 def parts(config: Config) -> Parts:
     contrast = Contrast(config.form, config.alpha, config.beta, config.amateur_temperature)
     chain = DraftChain(ask_model("amateur"), config.tokens)
-    return Parts(propose=chain, verify=Rejection(), steer=(contrast,), probabilities=True, claims=config.tokens + 1, asks=True)
+    return Parts(propose=chain, verify=Rejection(), steer=(contrast,), probabilities=True, claims=config.tokens + 1)

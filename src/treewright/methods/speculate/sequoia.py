@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-from treewright.core.claims import Forest
 from treewright.core.errors import InputError, require
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.propose.draft_model import Levels, ask_model, draw_tree
@@ -118,14 +117,12 @@ class Sequoia:
     def __init__(self, config: Config) -> None:
         self._config = config
         self._profile = Profile.read(config.profile) if config.profile else Profile()
-        self._forest: Forest | None = None
 
     def plan(self, round: Round) -> Plan:
         key = ("sequoia", round.request.sampling, self._config, self._profile)
         return round.memories.model(key, lambda: Plan(Acceptance(self._profile.acceptance)))
 
     def propose(self, round: Round) -> None:
-        self._forest = round.forest
         nodes, depth = min(self._config.nodes, round.claims - 1), min(self._config.depth, round.depth_left)
         if nodes > 0 and depth > 0:
             draw_tree(round, ask_model("draft"), self.tree(self.plan(round), nodes + 1, depth + 1))
@@ -152,7 +149,7 @@ class Sequoia:
 
     def observe(self, outcome: Outcome) -> None:
         # How siblings of another drafter are taken says nothing of these.
-        if self._config.learn and outcome.round.forest is self._forest:
+        if self._config.learn and outcome.round.proposed_by is self:
             acceptance = self.plan(outcome.round).acceptance
             for row in range(outcome.round.rows):
                 for tried, accepted in tries(outcome, row):

@@ -96,7 +96,9 @@ class Beginnings:
 
 
 class TextLaw:
-    """Proposer: a chain of draws from psi."""
+    """Proposer: a chain of draws from psi; where both models share a vocabulary, the draft model's own chain."""
+
+    asks = True
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -172,6 +174,4 @@ class TextLaw:
 
 def parts(config: Config) -> Parts:
     asked = 1 + config.tokens * (config.most + LONGEST)
-    return Parts(
-        propose=TextLaw(config), verify=Rejection(), probabilities=True, claims=config.tokens + 1, drafts=asked, asks=True
-    )
+    return Parts(propose=TextLaw(config), verify=Rejection(), probabilities=True, claims=config.tokens + 1, drafts=asked)

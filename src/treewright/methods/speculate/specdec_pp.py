@@ -122,14 +122,15 @@ class SpecDecPP:
         return round.memories.model(("specdec_pp", round.request.sampling.temperature), Calibration)
 
     def claims(self, round: Round) -> int:
+        self._notes.begin()
         return 1 + self._config.most
 
     def more(self, round: Round, answers: Answers, parent: int, column: int) -> np.ndarray:
-        place = self._notes.place(round)
+        place = self._notes.place
         if place == 1:
             self._all_accepted = np.ones(round.rows)
         sure, _ = read_draft(answers, parent, round.forest.token[:, column])
-        self._notes.add(round, column, sure[:, None])
+        self._notes.add(column, sure[:, None])
         self._all_accepted = self._all_accepted * self._acceptance(round, answers, parent, column, sure)
         return goes_on(self._all_accepted, place, self._config)
 
@@ -156,7 +157,7 @@ class SpecDecPP:
             )
         states = answers.hidden[:, column]
         key = ("specdec_pp", self._config.head, states.dtype, str(states.device))
-        head: AcceptanceHead = round.memories.model(key, lambda: file.load(states.device, states.dtype))
+        head: AcceptanceHead = round.memories.loaded(key, lambda: file.load(states.device, states.dtype))
         with torch.inference_mode():
             rated: np.ndarray = head.acceptance(states).cpu().numpy()
         return rated

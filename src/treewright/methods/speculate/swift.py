@@ -93,6 +93,8 @@ def width(probability: float, greedy: bool) -> int:
 class Swift:
     """Proposer that also tries sets of layers."""
 
+    asks = True
+
     def __init__(self, config: Config) -> None:
         self._config = config
 
@@ -180,5 +182,4 @@ def parts(config: Config) -> Parts:
     swift = Swift(config)
     return Parts(
         propose=swift, verify=Rejection(), probabilities=True, claims=config.claims, reads=config.window, fits=(swift.fits,),
-        asks=True,
     )  # fmt: skip

@@ -56,5 +56,4 @@ def parts(config: Config) -> Parts:
         probabilities=True,
         claims=config.tokens + 1,
         row_drafts=True,
-        asks=True,
     )

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 
 from treewright.core.answers import Answers
-from treewright.core.claims import ABSENT, Forest
+from treewright.core.claims import ABSENT
 from treewright.core.errors import CompositionError
-from treewright.core.roles import Outcome, Round
+from treewright.core.roles import Outcome
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,30 +24,32 @@ class Judged:
 
 @dataclass(slots=True)
 class Notes:
-    """The drafts of one round in the order they were drawn: columns, and values [R, F] noted of each."""
+    """The drafts of one round in the order they were drawn: columns, and values [R, F] noted of each. `begin` says that a round
+    begins, which a controller hears of in `claims`."""
 
     columns: list[int] = field(default_factory=list)
     values: list[np.ndarray] = field(default_factory=list)
-    _forest: Forest | None = None
 
-    def place(self, round: Round) -> int:
-        """The place in the chain of the round's draft that is noted next, 1 for the first."""
-        if round.forest is not self._forest:
-            self.columns, self.values, self._forest = [], [], round.forest
+    def begin(self) -> None:
+        """Forgets the drafts of the round before."""
+        self.columns, self.values = [], []
+
+    @property
+    def place(self) -> int:
+        """The place in the chain of the draft that is noted next, 1 for the first."""
         return len(self.columns) + 1
 
-    def add(self, round: Round, column: int, values: np.ndarray) -> None:
+    def add(self, column: int, values: np.ndarray) -> None:
         """Notes values [R, F] of the draft in `column`."""
-        self.place(round)
         self.columns.append(column)
         self.values.append(values)
 
     def judged(self, outcome: Outcome) -> list[Judged]:
-        """The drafts that the verifier came to, row by row; none where other claims than a noted chain were proposed.
+        """The drafts that the verifier came to, row by row; none where nobody asked about the round's drafts.
 
         What lies behind the first rejection was never judged. Where a stop or a limit cut the row, no draft was rejected.
         """
-        if outcome.round.forest is not self._forest or outcome.verdict.rows is not None:
+        if outcome.verdict.rows is not None:
             return []
         found = []
         for row, path in enumerate(outcome.verdict.paths):
@@ -63,8 +65,7 @@ class Notes:
 
     def check_chain(self, outcome: Outcome, method: str) -> None:
         """Raises CompositionError where the round's drafts are no chain that was asked about."""
-        forest = outcome.round.forest
-        if forest.columns > 1 and forest is not self._forest:
+        if outcome.round.forest.columns > 1 and not self.columns:
             raise CompositionError(
                 f"'{method}' decides after each draft of a chain whether to go on, and this recipe's drafter never asked it; "
                 "join it to one that drafts a chain from a model, such as speculative_sampling"

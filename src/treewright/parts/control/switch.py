@@ -27,8 +27,8 @@ class Chooser(Protocol):
 
 class Switch:
     """Proposer, verifier and observer over arms, by name. Each arm keeps memory of its own. In a round the chosen arm
-    proposes, and its verifier decides; then the observers of all arms hear of the round, so they must not take its forest
-    for their own. Costs what the chosen arm costs, and the observers of all."""
+    proposes, and its verifier decides; then the observers of all arms hear of the round, and see in `Round.proposed_by`
+    whose it was. Costs what the chosen arm costs, and the observers of all."""
 
     def __init__(self, arms: Mapping[str, Parts], chooser: Chooser) -> None:
         """Raises CompositionError where an arm brings more than propose, verify and observe, or has none to verify."""
@@ -45,8 +45,12 @@ class Switch:
             raise CompositionError("one arm works only at temperature 0 and another only above it; choose arms of one kind")
         whole = reduce(Parts.join, (Parts(greedy=None), *self._arms))
         whole.propose, whole.verify, whole.observe, whole.row_drafts = self, self, (self,), False
-        whole.asks = all(arm.asks for arm in self._arms if arm.propose is not None)
         return whole
+
+    @property
+    def asks(self) -> bool:
+        """Whether every arm that drafts asks the controller."""
+        return all(arm.asks for arm in self._arms if arm.propose is not None)
 
     def propose(self, round: Round) -> None:
         self._chosen = self._chooser.choose(round)
@@ -54,7 +58,7 @@ class Switch:
         round.claims = min(round.claims, arm.claims)
         if arm.propose is not None:
             with self._memory_of(round, self._chosen):
-                arm.propose.propose(round)
+                round.let_propose(arm.propose)
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         with self._memory_of(round, self._chosen):

@@ -107,6 +107,8 @@ class DraftChain:
     """Proposer: draws one token after another, `tokens` at most, from whoever `ask` asks. After each the controller may say that
     a row has enough; the token it says so after is kept. Costs one call of `ask` for each token."""
 
+    asks = True
+
     def __init__(self, ask: Ask, tokens: int) -> None:
         self._ask, self._tokens = ask, tokens
 
