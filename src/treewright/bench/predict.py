@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from treewright.bench.arguments import Parser, parse_files, positive
+from treewright.bench.beside import beside_table, check_same_texts, paces
 from treewright.bench.contestants import PLAIN
 from treewright.bench.nodes import cost_at
 from treewright.bench.report import markdown, number, record_writer
@@ -27,12 +28,13 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is promised for one method, domain and kind of texts: the ratio to plain decoding. measured: what a run found there,
-    None where there is none."""
+    """What is promised for one method, domain, kind of texts and temperature: the ratio to plain decoding. measured: what a run
+    found there, None where there is none."""
 
     method: str
     domain: str
     texts: str
+    temperature: float
     tokens_per_round: float
     claims: float
     predicted: float
@@ -46,7 +48,7 @@ class Prediction:
     def to_json(self) -> Record:
         return {
             "task": "predict", "method": self.method, "domain": self.domain, "texts": self.texts,
-            "tokens_per_round": self.tokens_per_round, "claims_per_round": self.claims,
+            "temperature": self.temperature, "tokens_per_round": self.tokens_per_round, "claims_per_round": self.claims,
             "predicted_ratio_to_plain": self.predicted, "measured_ratio_to_plain": self.measured, "error": self.error,
         }  # fmt: skip
 
@@ -77,8 +79,8 @@ def predictions(
         ratio = known["ratio_to_plain"]["value"] if known and known["ratio_to_plain"] else None
         promised = predict(record, costs, outside[_key(record)[1:]])
         made.append(Prediction(
-            record["method"], record["domain"], record["texts"], record["tokens_per_call"], record["claims_per_round"], promised,
-            ratio,
+            record["method"], record["domain"], record["texts"], record["temperature"], record["tokens_per_call"],
+            record["claims_per_round"], promised, ratio,
         ))  # fmt: skip
     return made
 
@@ -114,11 +116,15 @@ def curves(records: Sequence[Record], rows: int) -> dict[str, dict[int, float]]:
     found: dict[str, dict[int, float]] = {}
     for record in records:
         if record["batch"] == rows and record["shape"] == "tree":
-            name = f"{record['model']}, {record['dtype']}, {'compiled' if record['compiled'] else 'eager'}"
-            found.setdefault(name, {})[int(record["claims"])] = float(record["ms"]) / 1000
+            found.setdefault(_place(record), {})[int(record["claims"])] = float(record["ms"]) / 1000
     if not found:
         raise InputError(f"the costs hold no trees at batch {rows}; run bench verify-cost with --batches {rows} --shapes tree")
     return found
+
+
+def _place(record: Record) -> str:
+    """The model and step of a record."""
+    return f"{record['model']}, {record['dtype']}, {'compiled' if record['compiled'] else 'eager'}"
 
 
 def arguments(argv: list[str]) -> argparse.Namespace:
@@ -128,7 +134,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--cost", type=Path, required=True, metavar="FILE", help="records of `bench verify-cost` at the other place"
     )
-    parser.add_argument("--measured", type=Path, default=None, metavar="FILE", help="records of a run there, where it is known")
+    parser.add_argument(
+        "--measured", type=Path, default=None, metavar="FILE", help="records of a run there on the same prompts: tells how wrong "
+        "the promise is, and sets it in tokens a second beside the peers that ran",
+    )  # fmt: skip
     parser.add_argument("--batch", type=positive, default=1, help="rows; 1 if left out")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write one JSON record a line to FILE")
     return parse_files(parser, argv)
@@ -142,19 +151,37 @@ def run(argv: list[str]) -> int:
     if not found:
         raise InputError(f"{args.run} holds nothing at batch {args.batch}; give another --batch")
     _require_plain(args.run, found)
+    places = curves(read_records(args.cost, "verify-cost"), args.batch)
+    if there is not None:
+        check_same_texts(found[0], there[0])
+        _check_place(places, there)
     with record_writer(args.json) as write:
-        for name, costs in curves(read_records(args.cost, "verify-cost"), args.batch).items():
-            made = predictions(found, costs, there or [])
+        for name, costs in places.items():
+            known = [one for one in there or [] if _place(one) == name and one["batch"] == args.batch]
+            made = predictions(found, costs, known)
             left = sorted({record["method"] for record in found if _beyond(record, costs)})
             if left:
                 print(
                     f"bench predict: {name}: left out, for their rounds have more than {max(costs)} claims: {', '.join(left)}; "
                     "measure more with `bench verify-cost --claims`", file=sys.stderr,
                 )  # fmt: skip
-            for one in made:
+            beside = paces({(one.method, (one.domain, one.texts, one.temperature)): one.predicted for one in made}, known)
+            for one in [*made, *beside]:
                 write({"place": name} | one.to_json())
             print(f"\n## {name}, batch {args.batch}\n\n{table(made)}\n")
+            if beside:
+                print(f"### Tokens a second, beside what was measured there\n\n{beside_table(beside)}\n")
     return 0
+
+
+def _check_place(places: Iterable[str], measured: Sequence[Record]) -> None:
+    """Raises InputError where a run is of no model and step whose costs are known."""
+    ran = dict.fromkeys(_place(record) for record in measured)
+    if not set(ran) & set(places):
+        raise InputError(
+            f"--measured ran {'; '.join(ran)}, but --cost holds {'; '.join(places)}; give the costs of the same model, "
+            "dtype and step"
+        )
 
 
 def _require_plain(path: Path, found: Sequence[Record]) -> None:
