@@ -1,7 +1,9 @@
 """A prediction in tokens a second, beside the peers that were measured at the place it is for.
 
-`bench predict` promises a ratio to plain decoding. A run at that place tells the speed of plain decoding and of the peers, on the
-same weights and prompts in turns, so the promise times plain decoding's speed stands beside theirs. Two ratios are taken: to
+`bench predict` promises by what part a method's rounds are fewer and dearer than those of plain decoding. A run at that place
+tells the seconds of plain decoding and of the peers, on the same weights and prompts in turns. So the promise in tokens a second
+takes from that run the seconds in which plain decoding read the prompts as they are, and divides the others by the promised
+ratio; it stands beside the peers' whole time, their reading included. Two ratios are taken: to
 transformers' plain generation, and for each other runtime to the mode of it that was fastest.
 """
 
@@ -50,13 +52,14 @@ def paces(promised: Mapping[tuple[str, Cell], float], measured: Sequence[Record]
     for cell in dict.fromkeys(map(_cell, measured)):
         here = [one for one in measured if _cell(one) == cell]
         speeds = {one["method"]: tokens_per_second(one) for one in here}
-        if PLAIN not in speeds:
+        plain = next((one for one in here if one["method"] == PLAIN), None)
+        if plain is None:
             continue
         over = _references([one["method"] for one in here if one["peer"]], speeds)
         ours = [one["method"] for one in here if not one["peer"]]
         for method in dict.fromkeys([*ours, *(method for method, where in promised if where == cell), *speeds]):
             ratio = promised.get((method, cell))
-            predicted = None if ratio is None else ratio * speeds[PLAIN]
+            predicted = None if ratio is None else _promised(plain, ratio)
             found.append(Pace(method, cell, predicted, speeds.get(method), over))
     return found
 
@@ -64,6 +67,12 @@ def paces(promised: Mapping[tuple[str, Cell], float], measured: Sequence[Record]
 def tokens_per_second(record: Record) -> float:
     """New tokens of all units over the seconds of all, the reading of the prompts included."""
     return float(sum(record["unit_tokens"]) / sum(record["unit_seconds"]))
+
+
+def _promised(plain: Record, ratio: float) -> float:
+    """Tokens a second of a method whose rounds take the 1 / ratio-th part of those of plain decoding."""
+    seconds, reading = sum(plain["unit_seconds"]), plain.get("reading_seconds") or 0.0
+    return float(sum(plain["unit_tokens"]) / (reading + (seconds - reading) / ratio))
 
 
 def check_same_texts(run: Record, measured: Record) -> None:
@@ -94,11 +103,13 @@ def _references(peers: Sequence[str], speeds: Mapping[str, float]) -> dict[str, 
 
 
 def beside_table(found: Sequence[Pace]) -> str:
-    """Predictions beside measurements, in Markdown: tokens a second, and ratios to each runtime."""
+    """Predictions beside measurements, in Markdown: tokens a second, and ratios to each runtime. What a column is compared with
+    stands in its head, several modes where cells differ."""
     runtimes: list[str] = list(dict.fromkeys(runtime for one in found for runtime in one.over))
     headers = ["method", "domain", "texts", "temperature", "tokens/s, predicted", "tokens/s, measured"]
     for runtime in runtimes:
-        name = runtime if runtime == TRANSFORMERS else f"{runtime}'s better mode"
+        modes = dict.fromkeys(one.over[runtime][0] for one in found if runtime in one.over)
+        name = runtime if runtime == TRANSFORMERS else f"{runtime}'s better mode ({', '.join(modes)})"
         headers += [f"x {name}, predicted", f"x {name}, measured"]
     return markdown(headers, [_row(one, runtimes) for one in found], words=3)
 
