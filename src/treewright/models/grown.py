@@ -2,10 +2,10 @@
 
 Speculation can be measured on random weights only as far as costs go, for their text is one token over and over. Here the texts
 are the small model's. The hidden vector is that of the small model several times over, which leaves the root mean square as it
-was; every matrix reads the first of the copies and writes all of them, and the last norm lets only the first through to the
-tied embedding. Heads, layers and units of the larger shape that are not needed are random, but write nothing. So the logits are
-the small model's, up to the order in which sums are rounded. The idea of growing a network without changing what it calculates
-is Net2Net's (Chen, Goodfellow and Shlens 2016, https://arxiv.org/abs/1511.05641).
+was; norms let only the first of the copies through, matrices write all of them. Heads, layers and units of the larger shape that
+are not needed are random, but write nothing. So the logits are the small model's, up to the order in which sums are rounded. The
+idea of growing a network without changing what it calculates is Net2Net's (Chen, Goodfellow and Shlens 2016,
+https://arxiv.org/abs/1511.05641).
 
 Ids beyond the small model's vocabulary have the row of its padding token, so at temperature 0 they come as little as that. Above
 it each of them is as likely as that token, and they are many: take such a model for greedy texts.
@@ -62,7 +62,7 @@ def grow(source: LlamaForCausalLM, shape: LlamaConfig) -> LlamaForCausalLM:
         rows, known = large.model.embed_tokens.weight, source.model.embed_tokens.weight
         rows[:] = known[small.pad_token_id].repeat(copies)
         rows[: len(known)] = known.repeat(1, copies)
-        _read_first(large.model.norm.weight, source.model.norm.weight)
+        _let_through(large.model.norm.weight, source.model.norm.weight)
         for number, layer in enumerate(large.model.layers):
             if number in homes:
                 _place(layer, homes[number], small, wanted)
@@ -99,15 +99,15 @@ def _place(layer: nn.Module, source: nn.Module, small: LlamaConfig, wanted: Llam
     """Makes a layer do what a layer of the small model does, on the first copy, and write it to all."""
     heads = _heads(small, wanted)
     ours, theirs = layer.self_attn, source.self_attn
-    _read_first(ours.q_proj.weight, theirs.q_proj.weight, heads)
-    _read_first(ours.k_proj.weight, theirs.k_proj.weight)
-    _read_first(ours.v_proj.weight, theirs.v_proj.weight)
-    _write_all(ours.o_proj.weight, theirs.o_proj.weight, heads)
-    _read_first(layer.mlp.gate_proj.weight, source.mlp.gate_proj.weight)
-    _read_first(layer.mlp.up_proj.weight, source.mlp.up_proj.weight)
-    _write_all(layer.mlp.down_proj.weight, source.mlp.down_proj.weight, range(small.intermediate_size))
+    _read(ours.q_proj.weight, theirs.q_proj.weight, heads)
+    _read(ours.k_proj.weight, theirs.k_proj.weight)
+    _read(ours.v_proj.weight, theirs.v_proj.weight)
+    _write(ours.o_proj.weight, theirs.o_proj.weight, heads)
+    _read(layer.mlp.gate_proj.weight, source.mlp.gate_proj.weight)
+    _read(layer.mlp.up_proj.weight, source.mlp.up_proj.weight)
+    _write(layer.mlp.down_proj.weight, source.mlp.down_proj.weight, range(small.intermediate_size))
     for norm in ("input_layernorm", "post_attention_layernorm"):
-        _read_first(getattr(layer, norm).weight, getattr(source, norm).weight)
+        _let_through(getattr(layer, norm).weight, getattr(source, norm).weight)
 
 
 def _heads(small: LlamaConfig, wanted: LlamaConfig) -> list[int]:
@@ -118,19 +118,18 @@ def _heads(small: LlamaConfig, wanted: LlamaConfig) -> list[int]:
     return [head * small.head_dim + place for head in heads for place in range(small.head_dim)]
 
 
-def _read_first(weight: Tensor, source: Tensor, rows: Sequence[int] | None = None) -> None:
-    """Puts a matrix [rows, hidden], or a norm's vector [hidden], where it sees the first copy of the hidden vector alone."""
-    width = source.shape[-1]
-    if source.ndim == 1:
-        weight.zero_()
-        weight[:width] = source
-        return
-    kept = torch.tensor(range(len(source)) if rows is None else rows)
-    weight[kept] = 0
-    weight[kept, :width] = source
+def _let_through(norm: Tensor, source: Tensor) -> None:
+    """Makes a norm hand on the first copy of the hidden vector alone, so that no matrix behind it sees another."""
+    norm.zero_()
+    norm[: len(source)] = source
 
 
-def _write_all(weight: Tensor, source: Tensor, columns: Sequence[int]) -> None:
-    """Puts a matrix [hidden, columns] where it writes every copy of the hidden vector."""
+def _read(weight: Tensor, source: Tensor, rows: Sequence[int] | None = None) -> None:
+    """Puts the small model's matrix [rows, hidden] into some rows of a larger one, all behind a norm."""
+    weight[torch.tensor(range(len(source)) if rows is None else rows), : source.shape[1]] = source
+
+
+def _write(weight: Tensor, source: Tensor, columns: Sequence[int]) -> None:
+    """Puts the small model's matrix [hidden, columns] where it writes every copy of the hidden vector, and nothing else does."""
     weight.zero_()
     weight[:, torch.tensor(columns)] = source.repeat(len(weight) // len(source), 1)
