@@ -166,8 +166,8 @@ def run(argv: list[str]) -> int:
                     "measure more with `bench verify-cost --claims`", file=sys.stderr,
                 )  # fmt: skip
             beside = paces({(one.method, (one.domain, one.texts, one.temperature)): one.predicted for one in made}, known)
-            for one in [*made, *beside]:
-                write({"place": name} | one.to_json())
+            for line in [*(one.to_json() for one in made), *(one.to_json() for one in beside)]:
+                write({"place": name} | line)
             print(f"\n## {name}, batch {args.batch}\n\n{table(made)}\n")
             if beside:
                 print(f"### Tokens a second, beside what was measured there\n\n{beside_table(beside)}\n")

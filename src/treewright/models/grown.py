@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
+from typing import Any
 
 import torch
-from torch import Tensor, nn
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import Tensor
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
 
 from treewright.core.errors import ModelError, choices
 from treewright.models.random_weights import SIZES, configuration, from_seed
@@ -32,7 +33,7 @@ KEPT = (
 """What is the small model's in every shape."""
 
 
-def grown_llama(source: LlamaForCausalLM, size: str) -> LlamaForCausalLM:
+def grown_llama(source: PreTrainedModel, size: str) -> LlamaForCausalLM:
     """`source`'s function in the shape of `random:SIZE`, in its dtype. Costs seconds for 0.1b, no model call.
 
     Raises ModelError for an unknown size, and what `grow` raises.
@@ -42,7 +43,7 @@ def grown_llama(source: LlamaForCausalLM, size: str) -> LlamaForCausalLM:
     return grow(source, configuration(size, source.dtype))
 
 
-def grow(source: LlamaForCausalLM, shape: LlamaConfig) -> LlamaForCausalLM:
+def grow(source: PreTrainedModel, shape: LlamaConfig) -> LlamaForCausalLM:
     """`source`'s function in another shape: that of the configuration; token ids, positions and norms stay the small model's.
 
     Raises ModelError for a model that is no Llama with tied embeddings and a padding token, and for a shape without room for it:
@@ -50,7 +51,8 @@ def grow(source: LlamaForCausalLM, shape: LlamaConfig) -> LlamaForCausalLM:
     """
     if not isinstance(source, LlamaForCausalLM) or not source.config.tie_word_embeddings or source.config.pad_token_id is None:
         raise ModelError(f"{type(source).__name__} cannot be grown; give a Llama with tied embeddings and a padding token")
-    small, wanted = source.config, copy.deepcopy(shape)
+    small: Any = source.config
+    wanted = copy.deepcopy(shape)
     for name in KEPT:
         setattr(wanted, name, copy.deepcopy(getattr(small, name)))
     _check(small, wanted)
@@ -72,7 +74,7 @@ def grow(source: LlamaForCausalLM, shape: LlamaConfig) -> LlamaForCausalLM:
     return large
 
 
-def _check(small: LlamaConfig, wanted: LlamaConfig) -> None:
+def _check(small: Any, wanted: Any) -> None:
     """Raises ModelError where a configuration has no room for the small one."""
     for name in ("head_dim", "attention_bias", "mlp_bias"):
         if getattr(small, name) != getattr(wanted, name):
@@ -85,17 +87,17 @@ def _check(small: LlamaConfig, wanted: LlamaConfig) -> None:
             f"hidden_size is {small.hidden_size} in the model to grow, which does not divide the {wanted.hidden_size} of the "
             "size wanted; choose another size"
         )
-    room = [(name, getattr(small, name), getattr(wanted, name))
-            for name in ("num_hidden_layers", "num_key_value_heads", "intermediate_size", "vocab_size")]  # fmt: skip
-    room.append(("heads for each key-value head", *(c.num_attention_heads // c.num_key_value_heads for c in (small, wanted))))
-    for name, needed, there in room:
+    names = ("num_hidden_layers", "num_key_value_heads", "intermediate_size", "vocab_size")
+    room = [(name, getattr(small, name), getattr(wanted, name)) for name in names]
+    few, many = (config.num_attention_heads // config.num_key_value_heads for config in (small, wanted))
+    for name, needed, there in [*room, ("heads for each key-value head", few, many)]:
         if there < needed:
             raise ModelError(
                 f"{name} is {needed} in the model to grow and {there} in the size wanted; choose a size with as many or more"
             )
 
 
-def _place(layer: nn.Module, source: nn.Module, small: LlamaConfig, wanted: LlamaConfig) -> None:
+def _place(layer: Any, source: Any, small: Any, wanted: Any) -> None:
     """Makes a layer do what a layer of the small model does, on the first copy, and write it to all."""
     heads = _heads(small, wanted)
     ours, theirs = layer.self_attn, source.self_attn
@@ -110,7 +112,7 @@ def _place(layer: nn.Module, source: nn.Module, small: LlamaConfig, wanted: Llam
         _let_through(getattr(layer, norm).weight, getattr(source, norm).weight)
 
 
-def _heads(small: LlamaConfig, wanted: LlamaConfig) -> list[int]:
+def _heads(small: Any, wanted: Any) -> list[int]:
     """The rows of queries in the larger shape, one for each of the small one's: heads stay with their keys and values, which
     are the first."""
     few, many = (config.num_attention_heads // config.num_key_value_heads for config in (small, wanted))
