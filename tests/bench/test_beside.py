@@ -52,8 +52,8 @@ def test_it_is_compared_with_transformers_plain_and_the_better_mode_of_the_other
     assert paces({}, slower)[0].over["openvino"] == ("openvino", 50.0)
     line = next(line for line in beside_table([auto]).splitlines() if line.startswith("| auto"))
     cells = [cell.strip() for cell in line.strip("|").split("|")]
-    assert cells == ["auto", "all", "all", "0", "150", "200", "6.00", "8.00", "1.88", "2.50"]
-    assert "openvino's better mode (openvino:prompt_lookup)" in beside_table([auto])
+    assert cells == ["auto", "all", "all", "0", "150.0", "200.0", "6.00", "8.00", "1.88", "2.50"]
+    assert "\n- openvino's better mode, all, all, temperature 0: openvino:prompt_lookup" in beside_table([auto])
 
 
 def test_cells_are_apart_and_those_without_plain_decoding_are_left_out() -> None:
@@ -62,6 +62,12 @@ def test_cells_are_apart_and_those_without_plain_decoding_are_left_out() -> None
     assert [(one.method, one.predicted) for one in found if one.cell == ("all", "few", 0.0)] == [("plain", None), ("auto", 20.0)]
     assert not [one for one in found if one.cell[0] == "sql"]
     assert next(one for one in found if one.cell == ("all", "all", 1.0)).over == {}
+
+
+def test_the_table_is_of_all_domains_where_there_are_several() -> None:
+    several = paces({}, [*MEASURED, *(one | {"domain": "sql"} for one in MEASURED)])
+    assert "| sql" not in beside_table(several) and "| all" in beside_table(several)
+    assert "| sql" in beside_table([one for one in several if one.cell[0] == "sql"])
 
 
 @pytest.mark.parametrize(
@@ -151,4 +157,4 @@ def test_openvino_stands_beside_the_promise(measured: Path, model_folder: Path, 
     capsys.readouterr()
     assert run("predict", given(measured, "there")) == 0
     printed = capsys.readouterr().out
-    assert "x openvino's better mode (openvino" in printed and "\n| openvino:prompt_lookup" in printed
+    assert "x openvino's better mode, predicted" in printed and "\n| openvino:prompt_lookup" in printed

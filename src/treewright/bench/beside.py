@@ -15,6 +15,7 @@ from typing import Any
 
 from treewright.bench.contestants import PLAIN, TRANSFORMERS
 from treewright.bench.report import markdown, number
+from treewright.bench.speed_report import EVERY
 from treewright.core.errors import InputError
 
 Record = dict[str, Any]
@@ -103,20 +104,25 @@ def _references(peers: Sequence[str], speeds: Mapping[str, float]) -> dict[str, 
 
 
 def beside_table(found: Sequence[Pace]) -> str:
-    """Predictions beside measurements, in Markdown: tokens a second, and ratios to each runtime. What a column is compared with
-    stands in its head, several modes where cells differ."""
-    runtimes: list[str] = list(dict.fromkeys(runtime for one in found for runtime in one.over))
+    """Predictions beside measurements over all domains, in Markdown: tokens a second, and ratios to each runtime; below, which
+    mode of a runtime that was."""
+    every = any(one.cell[0] == EVERY for one in found)
+    shown = [one for one in found if one.cell[0] == EVERY or not every]
+    runtimes = list(dict.fromkeys(runtime for one in shown for runtime in one.over))
     headers = ["method", "domain", "texts", "temperature", "tokens/s, predicted", "tokens/s, measured"]
     for runtime in runtimes:
-        modes = dict.fromkeys(one.over[runtime][0] for one in found if runtime in one.over)
-        name = runtime if runtime == TRANSFORMERS else f"{runtime}'s better mode ({', '.join(modes)})"
+        name = runtime if runtime == TRANSFORMERS else f"{runtime}'s better mode"
         headers += [f"x {name}, predicted", f"x {name}, measured"]
-    return markdown(headers, [_row(one, runtimes) for one in found], words=3)
+    lines = dict.fromkeys(
+        f"- {runtime}'s better mode, {one.cell[0]}, {one.cell[1]}, temperature {one.cell[2]:g}: {mode}"
+        for one in shown for runtime, (mode, _) in one.over.items() if runtime != TRANSFORMERS
+    )  # fmt: skip
+    return "\n".join([markdown(headers, [_row(one, runtimes) for one in shown], words=3), *(["", *lines] if lines else [])])
 
 
 def _row(one: Pace, runtimes: Sequence[str]) -> list[str]:
     domain, texts, heat = one.cell
-    row: list[Any] = [one.method, domain, texts, f"{heat:g}", number(one.predicted, 0), number(one.measured, 0)]
+    row: list[Any] = [one.method, domain, texts, f"{heat:g}", number(one.predicted, 1), number(one.measured, 1)]
     for runtime in runtimes:
         pace = one.over.get(runtime, (None, None))[1]
         row += [number(None if value is None or pace is None else value / pace) for value in (one.predicted, one.measured)]
