@@ -3,8 +3,8 @@
 `bench predict` promises by what part a method's rounds are fewer and dearer than those of plain decoding. A run at that place
 tells the seconds of plain decoding and of the peers, on the same weights and prompts in turns. So the promise in tokens a second
 takes from that run the seconds in which plain decoding read the prompts as they are, and divides the others by the promised
-ratio; it stands beside the peers' whole time, their reading included. Two ratios are taken: to
-transformers' plain generation, and for each other runtime to the mode of it that was fastest.
+ratio; it stands beside the peers' whole time, their reading included. Two ratios are taken: to transformers' plain generation,
+and for each other runtime to the mode of it that was fastest.
 """
 
 from __future__ import annotations
