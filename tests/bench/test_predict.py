@@ -20,7 +20,9 @@ def record(method: str = "token_recycling", **other: Any) -> dict[str, Any]:
     return {
         "task": "speed", "method": method, "domain": "all", "texts": "all", "temperature": 0.0, "batch": 1, "peer": False,
         "tokens_per_call": 2.0, "claims_per_round": 7.0, "calls_by_columns": {"8": 10}, "outside_ms_per_round": 1.0,
-        "draft_share": 0.0, "ratio_to_plain": {"value": 1.6, "low": None, "high": None},
+        "draft_share": 0.0, "model": "m", "dtype": "bfloat16", "compiled": False, "prompt_set": {"hash": "a"},
+        "max_new_tokens": 64, "unit_tokens": [64], "unit_seconds": [0.5],
+        "ratio_to_plain": {"value": 1.6, "low": None, "high": None},
     } | other  # fmt: skip
 
 
@@ -79,7 +81,8 @@ def test_the_task_prints_a_table_for_each_curve(tmp_path: Path, capsys: pytest.C
     assert run("predict", [*files(tmp_path), "--measured", str(tmp_path / "run"), "--json", str(out)]) == 0
     printed = capsys.readouterr().out
     assert "## m, bfloat16, eager, batch 1" in printed and "token_recycling" in printed and "+1 %" in printed
-    (line,) = map(json.loads, out.read_text().splitlines())
+    lines = [json.loads(line) for line in out.read_text().splitlines()]
+    (line,) = (line for line in lines if line["task"] == "predict")
     assert line["place"] == "m, bfloat16, eager" and line["predicted_ratio_to_plain"] == pytest.approx(2 * 10.5 / 13)
 
 
@@ -132,6 +135,10 @@ INTEGERS, NUMBERS = "an integer from 1 to 1000000000", "a number from 0 to 10000
         ({"calls_by_columns": {"8": "10"}}, f'calls_by_columns.8 is "10"; allowed: {INTEGERS}'),
         ({"calls_by_columns": {"-8": 1}}, f'calls_by_columns."-8" stands for a number of columns; allowed: {INTEGERS}'),
         ({"calls_by_columns": {"all": 1}}, f'calls_by_columns."all" stands for a number of columns; allowed: {INTEGERS}'),
+        ({"prompt_set": {"hash": 7}}, "prompt_set.hash is 7; allowed: text"),
+        ({"unit_tokens": [64, 0]}, "unit_tokens is [64, 0]; allowed: a list of integers from 1 to 1000000000"),
+        ({"unit_seconds": []}, "unit_seconds is []; allowed: a list of numbers from 1e-09 to 1000000000"),
+        ({"reading_seconds": "0.1"}, f'reading_seconds is "0.1"; allowed: {NUMBERS}, or null'),
         ({"ratio_to_plain": 1.6}, "ratio_to_plain is 1.6; allowed: an object, or null"),
         ({"ratio_to_plain": {}}, "ratio_to_plain.value is missing; allowed: a number from 1e-09 to 1000000000"),
         ({"ratio_to_plain": {"value": 0}}, "ratio_to_plain.value is 0; allowed: a number from 1e-09 to 1000000000"),

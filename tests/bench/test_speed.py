@@ -19,7 +19,7 @@ COMMON = {
     "temperature", "batch", "units", "prompts", "new_tokens", "model_calls", "draft_calls", "calls_per_token",
     "tokens_per_call", "row_rounds", "seconds", "ms_per_token", "unit_seconds", "unit_tokens", "outside_ms_per_round",
     "ratio_to_transformers", "ratio_to_plain", "repetition", "equal", "rows_compared", "rows_identical", "divergences", "roles",
-    "claims_per_round", "tried_by_depth", "accepted_by_depth", "calls_by_columns", "draft_share",
+    "claims_per_round", "tried_by_depth", "accepted_by_depth", "calls_by_columns", "draft_share", "reading_seconds",
 }  # fmt: skip
 
 
@@ -81,6 +81,7 @@ def test_counts(raced: list[dict[str, Any]]) -> None:
         if record["method"] == "jacobi" and record["batch"] == 1:
             assert record["tokens_per_call"] == pytest.approx(1 / record["calls_per_token"])
         assert (record["outside_ms_per_round"] is None) == record["peer"]
+        assert (record["reading_seconds"] is None) == record["peer"]
 
 
 def test_greedy_texts_are_equal_and_sampled_ones_are_not_judged(raced: list[dict[str, Any]]) -> None:

@@ -53,7 +53,8 @@ class Outcome:
     those after the prompts were read, for peers all. row_rounds: rounds summed over the rows. draft_calls: forwards that
     drafted, of other models or of a part of the target. These three are None where a peer does not tell. outside_seconds: time
     in the loop, outside every forward; drafting_seconds: in forwards that drafted; sizes: how many of the target's forwards had
-    how many columns; depths: how far drafts were accepted (all None for peers).
+    how many columns; depths: how far drafts were accepted; reading_seconds: in the target's forwards that read the prompts (all
+    None for peers).
     """
 
     tokens: list[list[int]]
@@ -65,6 +66,7 @@ class Outcome:
     drafting_seconds: float | None = None
     sizes: dict[int, int] | None = None
     depths: Depths | None = None
+    reading_seconds: float | None = None
 
     @property
     def new_tokens(self) -> int:
@@ -138,12 +140,13 @@ class Ours:
         asked = [call for call in last.calls if call.kind in ("score", "sketch")]
         drafts = [call for call in asked if call.model != "target" or call.kind == "sketch"]
         sizes = Counter(call.columns for call in asked if call.model == "target" and call.kind == "score")
+        reading = sum(call.seconds for call in last.calls if call.model == "target" and call.kind in ("encode", "prefill"))
         depths, aside = Depths(), placeholders(Recipe.of(self.method, self.options))
         for result in results:
             depths.add(result.trace.steps, aside)
         return Outcome(
             [result.tokens for result in results], seconds, last.model_calls, len(drafts), depths.rounds,
-            last.seconds - last.seconds_in_model, sum(call.seconds for call in drafts), dict(sizes), depths,
+            last.seconds - last.seconds_in_model, sum(call.seconds for call in drafts), dict(sizes), depths, reading,
         )  # fmt: skip
 
 

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from treewright.bench.arguments import Parser, parse_files, positive
+from treewright.bench.beside import beside_table, check_same_texts, paces
 from treewright.bench.contestants import PLAIN
 from treewright.bench.nodes import cost_at
 from treewright.bench.records import CostRecord, Rounds, SpeedRecord, read_records
@@ -25,12 +26,13 @@ from treewright.core.errors import InputError
 
 @dataclass(frozen=True, slots=True)
 class Prediction:
-    """What is promised for one method, domain and kind of texts: the ratio to plain decoding. measured: what a run found there,
-    None where there is none."""
+    """What is promised for one method, domain, kind of texts and temperature: the ratio to plain decoding. measured: what a run
+    found there, None where there is none."""
 
     method: str
     domain: str
     texts: str
+    temperature: float
     tokens_per_round: float
     claims: float
     predicted: float
@@ -44,7 +46,7 @@ class Prediction:
     def to_json(self) -> dict[str, Any]:
         return {
             "task": "predict", "method": self.method, "domain": self.domain, "texts": self.texts,
-            "tokens_per_round": self.tokens_per_round, "claims_per_round": self.claims,
+            "temperature": self.temperature, "tokens_per_round": self.tokens_per_round, "claims_per_round": self.claims,
             "predicted_ratio_to_plain": self.predicted, "measured_ratio_to_plain": self.measured, "error": self.error,
         }  # fmt: skip
 
@@ -71,8 +73,8 @@ def predictions(
     }
     return [
         Prediction(
-            record.method, record.domain, record.texts, record.rounds.tokens_per_call, record.rounds.claims_per_round,
-            predict(record.rounds, costs, outside[record.key[1:]]), there.get(record.key),
+            record.method, record.domain, record.texts, record.temperature, record.rounds.tokens_per_call,
+            record.rounds.claims_per_round, predict(record.rounds, costs, outside[record.key[1:]]), there.get(record.key),
         )
         for record in found
         if record.rounds is not None and record.rounds.calls_by_columns and record.method != PLAIN and not _beyond(record, costs)
@@ -90,8 +92,7 @@ def curves(records: Sequence[CostRecord], rows: int) -> dict[str, dict[int, floa
     found: dict[str, dict[int, float]] = {}
     for record in records:
         if record.batch == rows and record.shape == "tree":
-            name = f"{record.model}, {record.dtype}, {'compiled' if record.compiled else 'eager'}"
-            found.setdefault(name, {})[record.claims] = record.ms / 1000
+            found.setdefault(record.place, {})[record.claims] = record.ms / 1000
     if not found:
         raise InputError(f"the costs hold no trees at batch {rows}; run bench verify-cost with --batches {rows} --shapes tree")
     for name, costs in found.items():
@@ -108,7 +109,10 @@ def arguments(argv: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--cost", type=Path, required=True, metavar="FILE", help="records of `bench verify-cost` at the other place"
     )
-    parser.add_argument("--measured", type=Path, default=None, metavar="FILE", help="records of a run there, where it is known")
+    parser.add_argument(
+        "--measured", type=Path, default=None, metavar="FILE", help="records of a run there on the same prompts: tells how wrong "
+        "the promise is, and sets it in tokens a second beside the peers that ran",
+    )  # fmt: skip
     parser.add_argument("--batch", type=positive, default=1, help="rows; 1 if left out")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="write one JSON record a line to FILE")
     return parse_files(parser, argv)
@@ -118,23 +122,41 @@ def run(argv: list[str]) -> int:
     """Prints what is promised for each method, and how wrong that is where it is known; returns 0."""
     args = arguments(argv)
     found = [record for record in read_records(args.run, "speed", SpeedRecord.of) if record.batch == args.batch]
-    there = [] if args.measured is None else read_records(args.measured, "speed", SpeedRecord.of)
+    there = None if args.measured is None else read_records(args.measured, "speed", SpeedRecord.of)
     if not found:
         raise InputError(f"{args.run} holds nothing at batch {args.batch}; give another --batch")
     _require_plain(args.run, found)
+    places = curves(read_records(args.cost, "verify-cost", CostRecord.of), args.batch)
+    if there is not None:
+        check_same_texts(found[0].run, there[0].run)
+        _check_place(places, there)
     with record_writer(args.json) as write:
-        for name, costs in curves(read_records(args.cost, "verify-cost", CostRecord.of), args.batch).items():
-            made = predictions(found, costs, there)
+        for name, costs in places.items():
+            known = [one for one in there or [] if one.run.place == name and one.batch == args.batch]
+            made = predictions(found, costs, known)
             left = sorted({record.method for record in found if _beyond(record, costs)})
             if left:
                 print(
                     f"bench predict: {name}: left out, for their rounds have more than {max(costs)} claims: {', '.join(left)}; "
                     "measure more with `bench verify-cost --claims`", file=sys.stderr,
                 )  # fmt: skip
-            for one in made:
-                write({"place": name} | one.to_json())
+            beside = paces({(one.method, (one.domain, one.texts, one.temperature)): one.predicted for one in made}, known)
+            for line in [*(one.to_json() for one in made), *(one.to_json() for one in beside)]:
+                write({"place": name} | line)
             print(f"\n## {name}, batch {args.batch}\n\n{table(made)}\n")
+            if beside:
+                print(f"### Tokens a second, beside what was measured there\n\n{beside_table(beside)}\n")
     return 0
+
+
+def _check_place(places: Iterable[str], measured: Sequence[SpeedRecord]) -> None:
+    """Raises InputError where a run is of no model and step whose costs are known."""
+    ran = dict.fromkeys(record.run.place for record in measured)
+    if not set(ran) & set(places):
+        raise InputError(
+            f"--measured ran {'; '.join(ran)}, but --cost holds {'; '.join(places)}; give the costs of the same model, "
+            "dtype and step"
+        )
 
 
 def _require_plain(path: Path, found: Sequence[SpeedRecord]) -> None:

@@ -13,6 +13,8 @@ from treewright.core.errors import InputError
 from treewright.core.typed import WrongType, read
 
 T = TypeVar("T")
+Cell = tuple[str, str, float]
+"""Domain, kind of texts, temperature."""
 
 MOST = 10**9
 """More of anything than any run counts, so that sums and ratios of what was read stay finite."""
@@ -33,6 +35,13 @@ class Kind:
 TEXT, FLAG, OBJECT = Kind(str, "text"), Kind(bool, "true or false"), Kind(dict, "an object")
 COUNT = Kind(int, f"an integer from 1 to {MOST}", lambda value: 1 <= value <= MOST)
 AMOUNT = Kind(float, f"a number from 0 to {MOST}", lambda value: 0 <= value <= MOST)
+COUNTS = Kind(
+    tuple[int, ...], f"a list of integers from 1 to {MOST}", lambda values: values and all(1 <= value <= MOST for value in values)
+)
+TIMES = Kind(
+    tuple[float, ...], f"a list of numbers from {1 / MOST:g} to {MOST}",
+    lambda values: values and all(1 / MOST <= value <= MOST for value in values),
+)  # fmt: skip
 POSITIVE = Kind(float, f"a number from {1 / MOST:g} to {MOST}", lambda value: 1 / MOST <= value <= MOST)
 
 
@@ -78,10 +87,21 @@ class Rounds:
 
 
 @dataclass(frozen=True, slots=True)
+class Run:
+    """What a record says of the run it is of: the place, which is model, dtype and step, and the texts."""
+
+    place: str
+    prompts: str
+    max_new_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
 class SpeedRecord:
     """A contestant of `bench speed` or `bench spec` in one cell. rounds: None of peers. ratio_to_plain: None where plain decoding
-    did not run."""
+    did not run. tokens, seconds: of all its units together; reading: the seconds of them in which prompts were read, 0 where that
+    is not known."""
 
+    run: Run
     method: str
     domain: str
     texts: str
@@ -90,6 +110,14 @@ class SpeedRecord:
     peer: bool
     rounds: Rounds | None
     ratio_to_plain: float | None
+    tokens: int
+    seconds: float
+    reading: float
+
+    @property
+    def cell(self) -> Cell:
+        """Domain, kind of texts, temperature."""
+        return self.domain, self.texts, self.temperature
 
     @property
     def key(self) -> tuple[str, str, str, float, int]:
@@ -99,20 +127,21 @@ class SpeedRecord:
     def of(line: Line) -> SpeedRecord:
         """Raises InputError."""
         peer, ratio = line.read("peer", FLAG), line.read("ratio_to_plain", OBJECT.or_null())
+        run = Run(_place(line), line.inner("prompt_set").read("hash", TEXT), line.read("max_new_tokens", COUNT))
+        reading = line.read("reading_seconds", AMOUNT.or_null()) if "reading_seconds" in line.values else None
         return SpeedRecord(
-            line.read("method", TEXT), line.read("domain", TEXT), line.read("texts", TEXT), line.read("temperature", AMOUNT),
+            run, line.read("method", TEXT), line.read("domain", TEXT), line.read("texts", TEXT), line.read("temperature", AMOUNT),
             line.read("batch", COUNT), peer, None if peer else _rounds(line),
             None if ratio is None else line.inner("ratio_to_plain").read("value", POSITIVE),
+            sum(line.read("unit_tokens", COUNTS)), sum(line.read("unit_seconds", TIMES)), reading or 0.0,
         )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
 class CostRecord:
-    """What a round over some claims costs, from `bench verify-cost`."""
+    """What a round over some claims costs at a place, from `bench verify-cost`."""
 
-    model: str
-    dtype: str
-    compiled: bool
+    place: str
     batch: int
     shape: str
     claims: int
@@ -122,8 +151,8 @@ class CostRecord:
     def of(line: Line) -> CostRecord:
         """Raises InputError."""
         return CostRecord(
-            line.read("model", TEXT), line.read("dtype", TEXT), line.read("compiled", FLAG), line.read("batch", COUNT),
-            line.read("shape", TEXT), line.read("claims", COUNT), line.read("ms", POSITIVE),
+            _place(line), line.read("batch", COUNT), line.read("shape", TEXT), line.read("claims", COUNT),
+            line.read("ms", POSITIVE),
         )  # fmt: skip
 
 
@@ -146,6 +175,11 @@ def read_records(path: Path, task: str, of: Callable[[Line], T]) -> list[T]:
     if not found:
         raise InputError(f"{path} holds no record of `bench {task}`; {wrote}")
     return found
+
+
+def _place(line: Line) -> str:
+    step = "compiled" if line.read("compiled", FLAG) else "eager"
+    return f"{line.read('model', TEXT)}, {line.read('dtype', TEXT)}, {step}"
 
 
 def _line(place: str, task: str, written: str) -> Line:

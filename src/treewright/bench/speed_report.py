@@ -80,6 +80,7 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
     outside = [result.outside_seconds for result in chosen if result.outside_seconds is not None]
     costs = [result.cost for result in chosen]
     repetitions = [value for result in chosen for value in result.repetitions]
+    reading = [result.outcome.reading_seconds for result in chosen if result.outcome.reading_seconds is not None]
     tally = [judged[contestant.name][index] for index in cell] if judged else None
     return {
         "method": contestant.name, "recipe": contestant.method, "options": contestant.options, "peer": contestant.peer,
@@ -89,7 +90,8 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
         "draft_calls": sum(drafts) if drafts else None,
         "calls_per_token": None if calls is None else calls * rows / max(1, tokens),
         "tokens_per_call": None if rounds is None else tokens / max(1, rounds), "seconds": sum(cost.seconds for cost in costs),
-        "ms_per_token": 1000 * seconds_per_token(costs), "unit_seconds": [cost.seconds for cost in costs],
+        "ms_per_token": 1000 * seconds_per_token(costs), "reading_seconds": sum(reading) if reading else None,
+        "unit_seconds": [cost.seconds for cost in costs],
         "unit_tokens": [cost.tokens for cost in costs],
         "outside_ms_per_round": 1000 * sum(outside) / max(1, calls or 0) if outside else None, **_drafting(field, chosen, cell),
         "ratio_to_transformers": _ratio(field, TRANSFORMERS, contestant.name, cell),

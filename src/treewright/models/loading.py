@@ -22,6 +22,8 @@ from treewright.core.errors import ModelError, choices
 from treewright.core.session import Model
 from treewright.models.causal import CausalModel
 from treewright.models.encoder_decoder import EncoderDecoderModel
+from treewright.models.grown import PREFIX as GROWN
+from treewright.models.grown import SOURCE, grown_llama
 from treewright.models.masked import SHIFTED, MaskedModel
 from treewright.models.random_weights import PREFIX, random_llama
 from treewright.models.spelling import Spelling
@@ -99,7 +101,8 @@ def load(
     """Loads a model.
 
     model: a bundled name, a transformers id or folder, "random:0.1b" or "random:0.9b" (random weights of that size, for
-    timings), a transformers model in memory, or any object with the model protocol (an exact table, say). A model for masked
+    timings), "grown:0.1b" or "grown:0.9b" (the bundled default's texts at the cost of that size), a transformers model in memory,
+    or any object with the model protocol (an exact table, say). A model for masked
     language modelling, or one whose configuration names a mask token (LLaDA, Dream), is decoded in any order. tokenizer: a
     name or an object; by default the model's own when it is loaded by name, none for an object or random weights.
     dtype: "float32", "bfloat16", "float64"; by default the checkpoint's own. compile: score through a compiled static
@@ -108,6 +111,9 @@ def load(
     wanted = dtype_of(dtype)
     if isinstance(model, str) and model.startswith(PREFIX):
         network, name = random_llama(model.removeprefix(PREFIX), wanted).eval(), model
+    elif isinstance(model, str) and model.startswith(GROWN):
+        network, name = grown_llama(_read(SOURCE, wanted)[0], model.removeprefix(GROWN)), model
+        tokenizer = SOURCE if tokenizer is None else tokenizer
     elif isinstance(model, (str, Path)):
         network, name, source = *_read(str(model), wanted), _source(str(model))
         tokenizer = source if tokenizer is None else tokenizer

@@ -35,10 +35,14 @@ def random_llama(size: str, dtype: torch.dtype | None = None, seed: int = 0) -> 
     Raises ModelError for an unknown size. Costs seconds for 0.9b, no model call.
     """
     wanted = dtype or torch.float32
-    config = configuration(size, wanted)
+    return from_seed(configuration(size, wanted), wanted, seed)
+
+
+def from_seed(config: LlamaConfig, dtype: torch.dtype, seed: int = 0) -> LlamaForCausalLM:
+    """A Llama of this configuration, initialised at random; the caller's random state is left as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return LlamaForCausalLM._from_config(config, dtype=wanted)
+        return LlamaForCausalLM._from_config(config, dtype=dtype)
 
 
 def random_masked(vocabulary: int = 24, dtype: torch.dtype = torch.float64, seed: int = 0) -> EuroBertForMaskedLM:
