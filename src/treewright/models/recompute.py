@@ -195,9 +195,10 @@ class RecomputeSession(OwnColumns):
 
     def _laid_out(self, forest: Forest, found: Sequence[tuple[int, Sequence[int], Reading]]) -> Answers:
         """Answers in which each (row, columns, reading) stands in its place, a later one before an earlier; zeros elsewhere."""
-        rows, columns = zip(*((row, column) for row, own, _ in found for column in own), strict=True)
-        source = np.zeros((forest.rows, forest.columns), np.int64)
-        source[rows, columns] = range(1, len(rows) + 1)
+        source, count = np.zeros((forest.rows, forest.columns), np.int64), 1
+        for row, columns, reading in found:
+            source[row, columns] = range(count, count + len(reading.logits))
+            count += len(reading.logits)
         places = torch.from_numpy(source)
         logits, hidden, layers = (
             None if outputs[0] is None else torch.cat([torch.zeros_like(outputs[0][:1]), *outputs])[places]
