@@ -3,6 +3,7 @@ made by hand."""
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,6 +15,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def pytest_collection_finish() -> None:
+    """What is there for the whole run, libraries and thousands of tests, is looked through by no garbage collection again."""
+    gc.collect()
+    gc.freeze()
 
 
 class Decoded:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from treewright.bench import nodes
 from treewright.bench.main import run
 from treewright.core.errors import ContextError, InputError
 from treewright.core.roles import Round, TargetLaw
@@ -130,12 +131,15 @@ def test_nodes_and_assisted_decoding(model_folder: Path, tmp_path: Path) -> None
     assert by_name["speculative_sampling"]["roles"] == {"draft": str(model_folder)}
 
 
-def test_the_tree_size_can_be_measured(model_folder: Path, tmp_path: Path) -> None:
+def test_the_tree_size_can_be_measured(model_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nodes, "CANDIDATES", (1, 7, 15))
+    monkeypatch.setattr(nodes, "TOKENS", 8)
     argv = ["--batches", "1", "--temperatures", "0", "--domains", "sql", "--peers", "none", "--methods", "token_recycling"]
     _, found = speed(model_folder, tmp_path, *argv, "--nodes", "auto")
     choice = found[0]["node_choice"]
     chosen = cell(found, method="token_recycling")[0]
-    assert chosen["options"] == {"nodes": choice["nodes"]} and str(choice["nodes"]) in choice["mat"]
+    assert chosen["options"] == {"nodes": choice["nodes"]} and set(choice["mat"]) == {"1", "7", "15"}
+    assert str(choice["nodes"]) in choice["mat"]
     assert chosen["ratio_to_transformers"] is None and choice["predicted"] > 0
 
 

@@ -82,7 +82,7 @@ def test_light_commands_import_nothing_heavy(line):
 def test_methods_is_quick():
     """Processor time of the whole process, which, unlike wall time, other work on the machine hardly changes."""
     code = "import sys, time; from treewright.cli.main import main; main(['methods']); sys.stderr.write(str(time.process_time()))"
-    assert min(float(in_process(code).stderr) for _ in range(3)) < 0.3
+    assert any(float(in_process(code).stderr) < 0.3 for _ in range(3))
 
 
 def test_a_reader_that_goes_away_is_no_error():

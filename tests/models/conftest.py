@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import Any
 
@@ -203,6 +204,21 @@ def without_memory(model: Any, tokens: Sequence[int]) -> np.ndarray:
         return model.model(torch.tensor([list(tokens)]), use_cache=False).logits[0, -1].numpy()
 
 
+def all_without_memory(model: Any, texts: Iterable[tuple[int, ...]]) -> dict[tuple[int, ...], np.ndarray]:
+    """The same for many texts: one forward for all that are equally long, so that there is no padding."""
+    if hasattr(model, "logits"):
+        return {text: model.logits(text) for text in texts}
+    import torch
+
+    found = {}
+    for _, alike in itertools.groupby(sorted(texts, key=len), key=len):
+        batch = list(alike)
+        with torch.no_grad():
+            logits = model.model(torch.tensor(batch), use_cache=False).logits[:, -1]
+        found |= dict(zip(batch, logits.numpy(), strict=True))
+    return found
+
+
 class Twin:
     """A session beside the plain lists of tokens that it should answer for."""
 
@@ -249,13 +265,12 @@ class Twin:
     def error(self, forest: Forest, answers) -> float:
         """The largest difference between an answer and a plain forward over the row's text and the claim's path."""
         assert answers.logits.shape[:2] == forest.token.shape
-        worst = 0.0
-        for row in range(forest.rows):
-            for column in range(forest.columns):
-                if forest.token[row, column] != ABSENT:
-                    expected = without_memory(self.model, [*self.texts[row], *forest.path_tokens(row, column)])
-                    difference = np.abs(answers.row(row, column) - expected).max()
-                    worst = max(worst, difference / max(1.0, np.abs(expected).max()))
+        present = np.argwhere(forest.token != ABSENT).tolist()
+        paths = {(row, column): (*self.texts[row], *forest.path_tokens(row, column)) for row, column in present}
+        expected, worst = all_without_memory(self.model, set(paths.values())), 0.0
+        for (row, column), path in paths.items():
+            difference = np.abs(answers.row(row, column) - expected[path]).max()
+            worst = max(worst, difference / max(1.0, np.abs(expected[path]).max()))
         return float(worst)
 
     def round(self, calls: int = 1, shared: bool = True, extra: int = 1) -> float:

@@ -13,6 +13,8 @@ from treewright.core.field import Field
 
 BLOCK, LARGE = 128, 16384
 """On a CPU, blocks of so many ids are looked through one by one in vocabularies that are so large."""
+HOST_DTYPES = (torch.float32, torch.float64)
+"""What numpy reads as it is."""
 
 
 def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
@@ -53,7 +55,7 @@ class Answers:
     exits: the answers of exit layers, where the session was opened with them.
     """
 
-    __slots__ = ("_host", "_largest", "_top", "exits", "field", "hidden", "logits")
+    __slots__ = ("_host", "_largest", "_top", "_view", "exits", "field", "hidden", "logits")
 
     def __init__(
         self,
@@ -65,10 +67,16 @@ class Answers:
         self.logits, self.hidden, self.field, self.exits = logits, hidden, field, exits
         self._top: np.ndarray | None = None
         self._host: dict[tuple[int, int], np.ndarray] = {}
+        self._view: np.ndarray | None = None
         self._largest: np.ndarray | None = None
 
     def row(self, row: int, column: int) -> np.ndarray:
         """The logits of one claim on the host, [V] float32 (float64 for a float64 model). Not to be written to."""
+        if self._view is None and self.logits.device.type == "cpu" and self.logits.dtype in HOST_DTYPES:
+            self._view = self.logits.numpy()
+            self._view.flags.writeable = False
+        if self._view is not None:
+            return self._view[row, column]
         known = self._host.get((row, column))
         if known is None:
             known = self._host[row, column] = _on_host(self.logits[row, column])
@@ -131,4 +139,4 @@ class Answers:
 
 
 def _on_host(logits: torch.Tensor) -> np.ndarray:
-    return (logits if logits.dtype in (torch.float32, torch.float64) else logits.float()).cpu().numpy()
+    return (logits if logits.dtype in HOST_DTYPES else logits.float()).cpu().numpy()

@@ -34,7 +34,10 @@ class Reading(NamedTuple):
 
     def at(self, index: Any) -> Reading:
         """The same outputs at some places of the sequence."""
-        return Reading(*(None if outputs is None else outputs[index] for outputs in self))  # type: ignore[arg-type]
+        hidden, layers = self.hidden, self.layers
+        return Reading(
+            self.logits[index], None if hidden is None else hidden[index], None if layers is None else layers[index]
+        )  # fmt: skip
 
     @staticmethod
     def of(answers: Answers, index: Any) -> Reading:
@@ -72,7 +75,7 @@ class RecomputeSession(OwnColumns):
     ) -> None:  # fmt: skip
         self._text, self._opening, self._record, self._read = text, opening, record, read
         self._head, self._read_mixed = head, read_mixed
-        self._own: list[list[int]] = []
+        self._own: list[np.ndarray] = []
         self._root: list[Reading | None] = []
         self._states: list[torch.Tensor | None] = []
         self._base = np.zeros(0, np.int64)
@@ -85,13 +88,14 @@ class RecomputeSession(OwnColumns):
 
     def admit(self, text: Text, prompts: Sequence[Sequence[int]]) -> None:
         self._text = text
-        self._own += [list(prompt) for prompt in prompts]
+        own = [np.array(prompt, np.int64) for prompt in prompts]
+        self._own += own
         self._root += [None] * len(prompts)
         self._states += [None] * len(prompts)
         added = text.prompt[-len(prompts) :]
         self._base = np.concatenate([self._base, added])
         self.seen = np.concatenate([self.seen, added - 1])
-        self._read_prompts([np.array(prompt, np.int64) for prompt in prompts])
+        self._read_prompts(own)
 
     def _read_prompts(self, prompts: list[np.ndarray]) -> None:
         """The prompts of the last rows; here only if something is asked about them."""
@@ -138,28 +142,28 @@ class RecomputeSession(OwnColumns):
         if self._answers is None:
             self._pending = self._text.length - self.seen
         asked = [
-            (row, path) for row in range(forest.rows) for path in self._leaf_paths(forest, row)
+            (row, path) for row, paths in enumerate(_leaf_paths(forest)) for path in paths
             if max(path, default=0) >= max(scored, 1) or (not scored and self._pending[row])
         ]  # fmt: skip
         read = []
         if asked:
             read = self._read_anew(forest, asked, plans, kind) if plans else self._read_paths(forest, asked)
-        answers = self._blank_answers(forest, read, known)
+        found: list[tuple[int, Sequence[int], Reading]] = []
         for row in range(forest.rows):
             kept = self._root[row]
             if known is not None:
-                _write(answers, row, list(range(scored)), Reading.of(known, row))
+                found.append((row, range(scored), Reading.of(known, row)))
             elif not self._pending[row] and kept is not None:
-                _write(answers, row, [0], kept.at(None))
+                found.append((row, (0,), kept.at(None)))
         for (row, path), reading in zip(asked, read, strict=True):
             columns, end = [0, *path], len(reading.logits) - len(path)
             # A path begins with what was answered before. The whole model says the same of it again; another plan would not.
             settled = max(scored, int(not self._pending[row])) if plans or self._in_part else 0
             first = sum(column < settled for column in columns)
-            _write(answers, row, columns[first:], reading.at(slice(end - 1 + first, None)))
+            found.append((row, columns[first:], reading.at(slice(end - 1 + first, None))))
             if kind == "score":
-                self._states[row] = reading.at(slice(end)).hidden
-        return answers
+                self._states[row] = None if reading.hidden is None else reading.hidden[:end]
+        return self._laid_out(forest, found)
 
     def sketch_text(self, first: np.ndarray, count: int, plan: LayerPlan) -> Answers:
         ends = np.minimum(first + count, self._text.length)
@@ -189,13 +193,16 @@ class RecomputeSession(OwnColumns):
             mixes.append({places[at]: (mix[0][row], mix[1][row]) for at, mix in forest.mix.items() if at in places})
         return self._forward(sequences, kind, plans, mixes)
 
-    def _blank_answers(self, forest: Forest, read: Sequence[Reading], known: Answers | None) -> Answers:
-        if read:
-            one = read[0].at(0)
-        else:
-            one = next(root for root in self._root if root is not None) if known is None else Reading.of(known, (0, 0))
+    def _laid_out(self, forest: Forest, found: Sequence[tuple[int, Sequence[int], Reading]]) -> Answers:
+        """Answers in which each (row, columns, reading) stands in its place, a later one before an earlier; zeros elsewhere."""
+        source, count = np.zeros((forest.rows, forest.columns), np.int64), 1
+        for row, columns, reading in found:
+            source[row, columns] = range(count, count + len(reading.logits))
+            count += len(reading.logits)
+        places = torch.from_numpy(source)
         logits, hidden, layers = (
-            None if outputs is None else outputs.new_zeros(forest.rows, forest.columns, *outputs.shape) for outputs in one
+            None if outputs[0] is None else torch.cat([torch.zeros_like(outputs[0][:1]), *outputs])[places]
+            for outputs in zip(*(reading for _, _, reading in found), strict=True)
         )
         exits = None if layers is None or self._head is None else Exits(layers, self._head)
         return Answers(logits, hidden, exits=exits)  # type: ignore[arg-type]
@@ -230,7 +237,7 @@ class RecomputeSession(OwnColumns):
 
     def select(self, rows: Sequence[int]) -> None:
         index, self._sketched = list(rows), None
-        self._own = [list(self._own[row]) for row in index]
+        self._own = [self._own[row] for row in index]
         self._root, self._states = [self._root[row] for row in index], [self._states[row] for row in index]
         self._base, self.seen = self._base[index], self.seen[index]
         if self._answers is not None:
@@ -240,24 +247,12 @@ class RecomputeSession(OwnColumns):
     def cache_bytes(self) -> int:
         return 0
 
-    def _leaf_paths(self, forest: Forest, row: int) -> list[list[int]]:
-        """Paths (columns) that together visit every present claim of the row once or more: what a claim sees, by depth.
-
-        Right for trees, and for orphans that see one claim of each depth above their own (a lookahead window).
-        """
-        shape, view = forest.shape, 0 if forest.shape.shared else row
-        present = np.flatnonzero(forest.token[row] != ABSENT)[1:]
-        seen = shape.visible[view][np.ix_(present, present)]
-        leaves = np.flatnonzero(seen.sum(axis=0) == 1)
-        depth = shape.depth[view, present]
-        return [present[sorted(np.flatnonzero(seen[leaf]), key=depth.__getitem__)].tolist() for leaf in leaves] or [[]]
-
     def _sequence(self, forest: Forest, row: int, path: list[int]) -> np.ndarray:
-        return np.concatenate([self._sequence_before(row, int(self._text.length[row])), forest.token[row, path]])
+        return np.concatenate([self._sequence_before(row, self._text.length[row]), forest.token[row, path]])
 
     def _sequence_before(self, row: int, end: int) -> np.ndarray:
         """What the model reads of a row before this place of the text; at least its own prompt."""
-        return np.concatenate([self._own[row], self._text.token[row, self._base[row] : end]]).astype(np.int64)
+        return np.concatenate([self._own[row], self._text.token[row, self._base[row] : end]])
 
     def _forward(
         self, sequences: list[np.ndarray], kind: str, plans: Sequence[LayerPlan] = (), mixes: list[Mix] | None = None
@@ -272,9 +267,23 @@ class RecomputeSession(OwnColumns):
         return read
 
 
-def _write(answers: Answers, row: int, columns: list[int], reading: Reading) -> None:
-    answers.logits[row, columns] = reading.logits
-    if answers.hidden is not None and reading.hidden is not None:
-        answers.hidden[row, columns] = reading.hidden
-    if answers.exits is not None and reading.layers is not None:
-        answers.exits.states[row, columns] = reading.layers
+def _leaf_paths(forest: Forest) -> list[list[list[int]]]:
+    """For each row, paths (columns) that together visit every present claim once or more: what a claim sees, by depth.
+
+    Right for trees, and for orphans that see one claim of each depth above their own (a lookahead window).
+    """
+    shape, known, paths = forest.shape, {}, []
+    for row, there in enumerate(forest.token != ABSENT):
+        view = 0 if shape.shared else row
+        key = view, there.tobytes()
+        if key not in known:
+            present = np.flatnonzero(there[1:]) + 1
+            known[key] = _paths_among(present, shape.visible[view], shape.depth[view]) if len(present) else [[]]
+        paths.append(known[key])
+    return paths
+
+
+def _paths_among(present: np.ndarray, visible: np.ndarray, depth: np.ndarray) -> list[list[int]]:
+    seen, depths = visible[present[:, None], present], depth[present].tolist()
+    leaves = np.flatnonzero(seen.sum(axis=0) == 1)
+    return [present[sorted(np.flatnonzero(seen[leaf]).tolist(), key=depths.__getitem__)].tolist() for leaf in leaves] or [[]]

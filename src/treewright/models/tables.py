@@ -6,7 +6,7 @@ prefix, and need no weights.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache, partial
 from itertools import product
 
@@ -24,6 +24,8 @@ from treewright.models.recompute import Mix, Reading, RecomputeSession
 from treewright.ops.softmax import softmax
 
 HIDDEN_SIZE = 4
+READINGS = 1024
+"""So many readings of whole sequences a table keeps, because laws play the same few texts thousands of times."""
 
 
 class Table:
@@ -45,6 +47,7 @@ class Table:
         )
         self._row = lru_cache(maxsize=None)(self._make_row)
         self._depths = lru_cache(maxsize=None)(self._make_depths)
+        self._read = lru_cache(maxsize=READINGS)(self._make_reading)
 
     def logits(self, prefix: Sequence[int]) -> np.ndarray:
         """The logits after `prefix`, [V] float64."""
@@ -82,23 +85,26 @@ class Table:
     def open(self, text: Text, opening: Opening, record: Recorder) -> RecomputeSession:
         def read(sequences: list[np.ndarray], plans: Sequence[LayerPlan] = ()) -> list[Reading]:
             return [
-                Reading(
-                    self._read(sequence, partial(self.exit_logits, layer=depth)),
-                    self._read(sequence, self.hidden) if opening.hidden else None,
-                    self._read(sequence, self.states) if opening.layers else None,
-                )
+                self._read(tuple(sequence.tolist()), depth, opening.hidden, opening.layers)
                 for sequence, depth in zip(sequences, self._ends(plans, len(sequences)), strict=True)
             ]  # fmt: skip
 
         def read_mixed(sequences: list[np.ndarray], mixes: list[Mix], plans: Sequence[LayerPlan] = ()) -> list[Reading]:
             depths = self._ends(plans, len(sequences))
             logits = [
-                self._read(sequence, partial(self.mixed_logits, mix=mix, layer=depth))
+                _at_each_end(sequence.tolist(), partial(self.mixed_logits, mix=mix, layer=depth))
                 for sequence, mix, depth in zip(sequences, mixes, depths, strict=True)
             ]  # fmt: skip
             return [reading._replace(logits=found) for reading, found in zip(read(sequences), logits, strict=True)]
 
         return RecomputeSession(text, opening, record, read, TableHead(), read_mixed)
+
+    def _make_reading(self, sequence: tuple[int, ...], layer: int, hidden: bool, layers: bool) -> Reading:
+        return Reading(
+            _at_each_end(sequence, partial(self.exit_logits, layer=layer)),
+            _at_each_end(sequence, self.hidden) if hidden else None,
+            _at_each_end(sequence, self.states) if layers else None,
+        )
 
     def _ends(self, plans: Sequence[LayerPlan], count: int) -> list[int]:
         """After which layer each of so many sequences is answered: the more of the layers run, the later."""
@@ -119,10 +125,10 @@ class Table:
                 logits += weight * self.exit_logits([int(token) for token, _ in chosen], layer)
         return logits
 
-    @staticmethod
-    def _read(sequence: np.ndarray, function: object) -> torch.Tensor:
-        ends = range(1, len(sequence) + 1)
-        return torch.from_numpy(np.stack([function(sequence[:end].tolist()) for end in ends]))  # type: ignore[operator]
+
+def _at_each_end(sequence: Sequence[int], function: Callable[[Sequence[int]], np.ndarray]) -> torch.Tensor:
+    """What the function says of every prefix of a sequence, stacked."""
+    return torch.from_numpy(np.stack([function(sequence[:end]) for end in range(1, len(sequence) + 1)]))
 
 
 class TableHead:

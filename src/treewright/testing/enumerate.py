@@ -77,9 +77,8 @@ class Outcomes:
         ends = np.cumsum(weights, dtype=np.float64)
         if not ends[-1] > 0:
             raise LawBroken(f"an index was drawn from weights {weights} at position {position}; they must have a positive sum")
-        ends /= ends[-1]
-        starts = np.concatenate([[0.0], ends[:-1]])
-        pieces = [(index, float(starts[index]), float(ends[index])) for index in range(len(ends))]
+        places = [0.0, *(ends / ends[-1]).tolist()]
+        pieces = list(zip(range(len(ends)), places, places[1:], strict=False))
         return self._choose((row, position, stream, trial), pieces)
 
     def accept(self, probability: float, row: Hashable, position: int, trial: int = 0) -> bool:

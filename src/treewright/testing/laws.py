@@ -150,18 +150,18 @@ def _rows_alone(method: str, options: Mapping[str, Any] | None, seeds: int) -> l
             f"seed {seed}, temperature {temperature:g}",
         )
         case = Bench(make, roles).case(Setting(name, sampling, tokens=12, vocabulary=6, stop_ids=(5,), fenced=fenced), seed)
+        learned = warmed(case).memories
         for row in range(len(PROMPTS)):
-            _check_row(method, name, case, row, Keyed(seed))
+            _check_row(method, name, case, row, Keyed(seed), learned)
             cases.append(CaseReport(f"{name}, row {row}", 0.0, Coverage(outcomes=1)))
     return cases
 
 
-def _check_row(method: str, name: str, case: Case, row: int, randomness: Keyed) -> None:
-    """Raises LawBroken where a row's text is another one in other company. Noise goes by the place in the batch, so texts are
-    compared that stand in the same place."""
+def _check_row(method: str, name: str, case: Case, row: int, randomness: Keyed, learned: Mapping[Any, Any]) -> None:
+    """Raises LawBroken where a row's text is another one in other company, or with the memory of another run, `learned`. Noise
+    goes by the place in the batch, so texts are compared that stand in the same place."""
     prompt, others = PROMPTS[row], PROMPTS[row + 1 :] + PROMPTS[:row]
     strangers = tuple(other[::-1] + other for other in others)
-    learned = warmed(case).memories
 
     def answer(prompts: tuple[tuple[int, ...], ...], place: int, memories: Mapping[Any, Any]) -> list[Tokens]:
         played = replace(case, request=replace(case.request, prompts=prompts), row=place, memories=memories)

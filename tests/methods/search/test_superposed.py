@@ -9,7 +9,6 @@ import pytest
 import torch
 
 import treewright
-from treewright import laws
 from treewright.core.claims import Forest
 from treewright.core.errors import CapabilityError, CompositionError, InputError, UnknownOption
 from treewright.core.request import Budget
@@ -177,10 +176,6 @@ def test_mixed_claims_may_be_asked_at_once_and_beside_ordinary_ones(tiny):
         mixed = dict(zip(mix[0][row].tolist(), mix[1][row].tolist(), strict=True))
         for column, states in enumerate(([], [mixed], [mixed, {5: 1.0}], [{6: 1.0}])):
             assert np.abs(answers.row(row, column) - answer(prompt, states)).max() < 1e-10
-
-
-def test_rows_of_a_batch_are_those_rows_alone():
-    assert laws.row_independent("superposed").worst == 0
 
 
 def test_how_far_the_drafts_are_from_the_models_own_texts():

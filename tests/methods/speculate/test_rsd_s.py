@@ -46,7 +46,7 @@ def test_a_tree_that_was_cut_after_it_was_drawn_is_seen(decode, off_the_law):
     config = rsd_s.Config(width=2, depth=1)
     parts = rsd_s.parts(config)
     parts.propose = Cut(config)
-    assert off_the_law(parts, None, Table(4, seed=10), Table(4, seed=1)) > 0.01
+    assert off_the_law(parts, None, Table(3, seed=10), Table(3, seed=1)) > 0.01
 
 
 def trees(decode, outcomes, width: int, depth: int, draft=DRAFT) -> dict[tuple[tuple[int, ...], ...], float]:
