@@ -7,6 +7,8 @@ import torch
 
 from treewright.core.claims import Shape
 
+BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
 Masks = torch.Tensor | dict[str, torch.Tensor]
 
 
@@ -20,6 +22,7 @@ class TreeMasks:
     def __init__(self, windows: dict[str, int | None], scratch: int, dtype: torch.dtype, device: torch.device) -> None:
         self._windows, self._scratch, self._dtype, self._device = windows, scratch, dtype, device
         self._closed = torch.finfo(dtype).min
+        self._closed_bits = torch.tensor(self._closed, dtype=dtype).view(BITS[dtype.itemsize]).numpy()
         self._kept: tuple[tuple[int, int, int], Shape | None, torch.Tensor, np.ndarray] | None = None
 
     def causal(self, start: int, columns: int) -> Masks:
@@ -78,11 +81,13 @@ class TreeMasks:
             self._kept = (key, None, mask, np.zeros(rows, np.int64))
         _, written, mask, open_until = self._kept
         if written is not shape:
-            trees = len(shape.parent)
-            allowed = np.zeros((trees, columns, first), bool)
-            allowed[:, :count, :count] = shape.visible
-            self._pad(allowed, count, 0)
-            mask[: rows if shape.shared else trees, ..., :first] = self._additive(allowed)
+            # Written as bits: numpy does this in a third of torch's time, and knows no 16-bit floats of the brain.
+            tree = np.full((len(shape.parent), 1, columns, first), self._closed_bits)
+            tree[:, 0, :count, :count][shape.visible] = 0
+            for column in range(count, columns):
+                tree[:, 0, column, column] = 0
+            written_rows = rows if shape.shared else len(tree)
+            mask[:written_rows, ..., :first] = torch.from_numpy(tree).view(self._dtype).to(self._device)
             self._kept = (key, shape, mask, open_until)
         for row in np.flatnonzero(stored != open_until).tolist():
             begin, end = int(open_until[row]), int(stored[row])

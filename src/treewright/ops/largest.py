@@ -17,13 +17,14 @@ def largest(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
     [R, N, count] on the host, or [R, N, V] where V is smaller. Several times as fast as torch's `topk` on a CPU."""
     count = min(count, logits.shape[-1])
     if logits.device.type != "cpu":
-        best = logits.topk(count, dim=-1)
-        return best.indices.cpu().numpy(), best.values.float().cpu().numpy()
-    ids = np.empty((*logits.shape[:-1], count), np.int64)
-    for row in range(len(logits)):
-        bits = logits[row].view(BITS[logits.dtype.itemsize]).numpy()
-        largest_bits(np.ascontiguousarray(bits), ids[row])
-    return ids, logits.gather(-1, torch.from_numpy(ids)).float().numpy()
+        top = logits.topk(count, dim=-1)
+        return top.indices.cpu().numpy(), top.values.float().cpu().numpy()
+    ids, kind = np.empty((*logits.shape[:-1], count), np.int64), BITS[logits.dtype.itemsize]
+    best = torch.empty(ids.shape, dtype=kind)
+    bits, values = logits.view(kind).numpy(), best.numpy()
+    for row in range(len(bits)):
+        largest_bits(np.ascontiguousarray(bits[row]), ids[row], values[row])
+    return ids, best.view(logits.dtype).float().numpy()
 
 
 @jit
@@ -46,8 +47,8 @@ def block_maxima(bits: np.ndarray, maxima: np.ndarray) -> None:
 
 
 @jit
-def largest_bits(bits: np.ndarray, ids: np.ndarray) -> None:
-    """Writes into ids [N, k] where the largest numbers of each row of `bits` [N, V] stand, given as the bits of floats."""
+def largest_bits(bits: np.ndarray, ids: np.ndarray, values: np.ndarray) -> None:
+    """Writes into ids and values [N, k] the largest numbers of each row of bits [N, V], which are those of floats."""
     rows, width = bits.shape
     flip, sign = bits.dtype.type(np.iinfo(bits.dtype).max), bits.dtype.type(8 * bits.itemsize - 1)
     maxima = np.empty((width + BLOCK - 1) // BLOCK, bits.dtype)
@@ -67,6 +68,8 @@ def largest_bits(bits: np.ndarray, ids: np.ndarray) -> None:
                 places[count] = place
                 count += 1
         keep_largest(order, places[:count], ids[row])
+        for rank in range(ids.shape[1]):
+            values[row, rank] = numbers[ids[row, rank]]
 
 
 @jit

@@ -246,6 +246,19 @@ def grade(known: Known, script: Script, row: Counts, shared: Counts, written: np
 
 
 @jit
+def part_shares(values: np.ndarray, edges: np.ndarray, kinds: np.ndarray) -> None:
+    """Writes into kinds [N, k] how many edges lie below the share of each token in softmax(values [N, k])."""
+    for row in range(len(values)):
+        weights = np.exp(values[row].astype(np.float64) - values[row, 0])
+        weights /= weights.sum()
+        for rank in range(len(weights)):
+            kind = 0
+            while kind < len(edges) and weights[rank] > edges[kind]:
+                kind += 1
+            kinds[row, rank] = kind
+
+
+@jit
 def keep(known: Known, context: np.ndarray, ids: np.ndarray, shares: np.ndarray) -> None:
     """Keeps what was predicted after the last one, two ... tokens of `context`. There must be room."""
     key, width = 0, min(len(ids), WIDEST)

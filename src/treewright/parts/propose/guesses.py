@@ -16,6 +16,7 @@ from treewright.parts.propose.guess_kernels import (
     extend,
     grade,
     grow_tree,
+    part_shares,
     rehash_pairs,
 )  # fmt: skip
 from treewright.parts.propose.successors import Successors
@@ -31,8 +32,9 @@ def _script(vocabulary: int, tokens: int) -> Script:
 
 def share_kinds(values: np.ndarray) -> np.ndarray:
     """The kinds of the shares that tokens have among those whose logits are values [..., k], as `chances` parts them."""
-    weights = np.exp(values - values[..., :1])
-    return np.searchsorted(EDGES, weights / weights.sum(-1, keepdims=True)).astype(np.uint8)
+    kinds = np.empty(values.shape, np.uint8)
+    part_shares(values.reshape(-1, values.shape[-1]), np.array(EDGES), kinds.reshape(-1, values.shape[-1]))
+    return kinds
 
 
 class Writing:
