@@ -125,9 +125,13 @@ def taught(seed, learned=40):
             contexts.append([*contexts[parent], token])
         for context, predicted, kinds in zip(contexts, ids.tolist(), shares.tolist(), strict=True):
             reference.keep(context, predicted, kinds)
-    written = random.integers(0, V, 12).tolist()
-    guesser.grade(writing, written)
-    reference.grade(written)
+    for token in random.integers(0, V, 12).tolist():
+        above = np.array([-1])
+        predicted, kinds = random.permutation(V)[None, :3], random.integers(0, SHARES, (1, 3)).astype(np.uint8)
+        context = list(reference.text[-ORDERS:])
+        guesser.observe(writing, [token], np.array([context[-1]]), above, predicted, kinds)
+        reference.grade([token])
+        reference.keep(context, predicted[0].tolist(), kinds[0].tolist())
     return guesser, writing, reference
 
 

@@ -4,42 +4,72 @@ from __future__ import annotations
 
 import pytest
 
-from treewright.parts.control.rest import ASLEEP, LONGEST_REST, PATIENCE, Rest
+from treewright.parts.control.rest import ASLEEP, CREDIT, FORGIVEN, LONGEST_REST, SPELL, Rest
 
 
-def rests(rest, rows, looks):
-    """The rounds without a look after each of so many looks, all of which found nothing."""
+def spells(rest, gain, count):
+    """(rounds with a look, rounds of the rest behind them), so many times, where every look brings `gain`."""
     found = []
-    for _ in range(looks):
-        rest.refuse(rows)
-        count = 0
-        while rest.take(awake=False):
-            count += 1
-        found.append(count)
+    for _ in range(count):
+        looks = rests = 0
+        while not rest.take(awake=False):
+            rest.judge(gain)
+            looks += 1
+            if looks > 1000:
+                return [*found, (looks, 0)]
+        rests = 1
+        while rest._left:
+            rest.take(awake=False)
+            rests += 1
+        found.append((looks, rests))
     return found
 
 
-@pytest.mark.parametrize("rows", [1, 8, 100])
-def test_rests_begin_when_patience_ends_and_grow_to_the_longest(rows):
-    patience = max(1, PATIENCE // rows)
-    assert rests(Rest(), rows, patience + 7) == [0] * patience + [1, 3, 7, LONGEST_REST] + [LONGEST_REST] * 3
+def test_what_loses_a_little_rests_for_ever_longer():
+    found = spells(Rest(), -0.1, 9)
+    assert found[0][0] == pytest.approx(CREDIT / 0.1, abs=1.5)
+    assert all(looks == pytest.approx(SPELL / 0.1, abs=1.5) for looks, _ in found[1:])
+    assert [rests for _, rests in found] == [1, 3, 7, 15, 31] + [LONGEST_REST] * 4
+    assert 0.1 * found[-1][0] / sum(found[-1]) < 0.01
 
 
-def test_a_rest_ends_where_a_text_copies_itself_and_begins_anew_where_drafts_paid():
+def test_what_loses_much_rests_at_once():
+    assert spells(Rest(), -5.0, 3) == [(1, 1), (1, 3), (1, 7)]
+
+
+def test_what_pays_never_rests_and_forgets_that_it_did():
+    assert spells(Rest(), 0.01, 1) == [(1001, 0)]
     rest = Rest()
-    assert rests(rest, 8, 4) == [0, 0, 1, 3]
-    rest.refuse(8)
+    spells(rest, -1.0, 5)
+    rest.judge(CREDIT)
+    assert not rest.take(awake=False) and spells(rest, -5.0, 1)[0][1] == 1
+
+
+def test_a_rest_ends_where_a_text_copies_itself():
+    rest = Rest()
+    spells(rest, -5.0, 4)
+    rest.judge(-5.0)
     assert rest.take(awake=False) and not rest.take(awake=True) and not rest.take(awake=False)
-    rest.end()
-    assert rests(rest, 8, 3) == [0, 0, 1]
 
 
-def test_learning_stops_after_several_rests():
+def test_another_request_is_looked_at_again_and_rests_sooner_than_the_first():
     rest = Rest()
-    for _ in range(PATIENCE + ASLEEP):
-        rest.refuse(1)
-    assert not rest.deep
-    rest.refuse(1)
-    assert rest.deep
-    rest.end()
-    assert not rest.deep
+    spells(rest, -5.0, 7)
+    rest.judge(-5.0)
+    rest.begin()
+    assert not rest.take(awake=False)
+    looks, rests = spells(rest, -0.1, 1)[0]
+    assert looks < CREDIT / 0.1 - 2 and 1 < rests < LONGEST_REST and rests == 2 * (LONGEST_REST // FORGIVEN) + 1
+    fresh = Rest()
+    fresh.begin()
+    assert spells(fresh, -0.1, 3) == spells(Rest(), -0.1, 3)
+
+
+def test_learning_stops_in_long_rests():
+    rest, deep = Rest(), []
+    for _ in range(4):
+        rest.judge(-5.0)
+        deep.append((rest._length > ASLEEP, rest.deep))
+        while rest.take(awake=False):
+            pass
+    assert deep == [(False, False), (False, False), (True, True), (True, True)]

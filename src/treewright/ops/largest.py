@@ -22,8 +22,11 @@ def largest(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
     ids, kind = np.empty((*logits.shape[:-1], count), np.int64), BITS[logits.dtype.itemsize]
     best = torch.empty(ids.shape, dtype=kind)
     bits, values = logits.view(kind).numpy(), best.numpy()
-    for row in range(len(bits)):
-        largest_bits(np.ascontiguousarray(bits[row]), ids[row], values[row])
+    if logits.is_contiguous():
+        largest_bits(bits.reshape(-1, bits.shape[-1]), ids.reshape(-1, count), values.reshape(-1, count))
+    else:
+        for row in range(len(bits)):
+            largest_bits(np.ascontiguousarray(bits[row]), ids[row], values[row])
     return ids, best.view(logits.dtype).float().numpy()
 
 

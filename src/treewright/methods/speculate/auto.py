@@ -73,7 +73,8 @@ class Auto:
 
     def __init__(self, config: Config) -> None:
         self._config, self.prompt_top = config, config.k
-        self._rest, self._resting, self._looked = Rest(), False, 0.0
+        self._rest: Rest | None = None
+        self._resting, self._looked = False, 0.0
 
     def _guesser(self, round: Round) -> Guesser:
         key = ("auto", round.vocabulary, round.request.sampling.temperature)
@@ -96,16 +97,17 @@ class Auto:
         worth = FLOOR if self._config.adapt else 0.0
         trees = guesser.trees([self._writing(round, row) for row in range(round.rows)], most, deepest, worth)
         if trees.columns > 1 and (not self._config.adapt or cost.pays(trees.columns, trees.promised)):
-            self._rest.end()
             trees.token[:, 0] = round.forest.token[:, 0]
             round.forest.replace(trees.shape, trees.token[:, : trees.columns])
         else:
-            self._rest.refuse(round.rows)
             self._looked = time.perf_counter() - begun
 
     def _passes(self, round: Round, cost: RoundCost) -> bool:
         """Whether a round goes without claims before anything is drafted: while it is not known what such a round costs, and for
-        the longer, the more often drafts were refused one after the other, unless a text has begun to copy itself."""
+        the longer, the more often looking lost, unless a text has begun to copy itself."""
+        if self._rest is None:
+            self._rest = round.memories.model(("auto", "rest", round.request.sampling.temperature), Rest)
+            self._rest.begin()
         if cost.plain_is_due:
             return True
         self._resting = self._rest.take(awake=any(self._writing(round, row).match >= AWAKE for row in range(round.rows)))
@@ -117,26 +119,36 @@ class Auto:
             guesser.successors.read(np.array(prompt, np.int64), predicted[: len(prompt) - 1])
 
     def observe(self, outcome: Outcome) -> None:
-        round, guesser = outcome.round, self._guesser(outcome.round)
-        if round.proposed_by is self:
+        round, begun = outcome.round, time.perf_counter()
+        own = round.proposed_by is self
+        if own:
             # A round that looked for drafts and took none would have been shorter without looking.
             self._cost(round).update(round.forest.columns, outcome.seconds - self._looked)
-        if self._resting and self._rest.deep:
+        if self._resting and self._rest is not None and self._rest.deep:
             for row, emitted in enumerate(outcome.emitted):
                 self._writing(round, row, -len(emitted) or None).extend(emitted)
             return
+        self._learn(outcome)
+        if own and self._rest is not None and not self._resting:
+            self._rest.judge(self._gain(outcome, time.perf_counter() - begun))
+
+    def _learn(self, outcome: Outcome) -> None:
+        round, guesser = outcome.round, self._guesser(outcome.round)
         ids, values = largest(round.answers["target"].logits, self._config.k)
         kinds = share_kinds(values)
         parent = round.forest.shape.parent
         for row, emitted in enumerate(outcome.emitted):
             writing = self._writing(round, row, -len(emitted) or None)
-            before = writing.last
-            if self._resting:
-                writing.extend(emitted)
-            else:
-                guesser.grade(writing, emitted)
             above = parent[0 if round.forest.shape.shared else row]
-            guesser.successors.learn(before, round.forest.token[row], above, ids[row], kinds[row])
+            guesser.observe(writing, emitted, round.forest.token[row], above, ids[row], kinds[row])
+
+    def _gain(self, outcome: Outcome, learning: float) -> float:
+        """The tokens for each row that a round brought beyond those that rounds of one claim would have brought in its time, which
+        is the time of such a round and of looking and learning. Where the clock must decide nothing, these are free."""
+        cost, rows = self._cost(outcome.round), len(outcome.emitted)
+        alone = cost.alone if outcome.seconds > 0 else 0.0
+        beside = (self._looked + learning) / alone if alone else 0.0
+        return sum(map(len, outcome.emitted)) / rows - cost.at(outcome.round.forest.columns) - beside
 
 
 def parts(config: Config) -> Parts:

@@ -27,14 +27,14 @@ class RoundCost:
 
     A machine's speed drifts by more than claims cost, so that seconds of long ago say nothing; what two rounds in a row took
     does. One line and no figure for each size, because a size that was seldom tried would keep what it cost in a bad moment
-    for ever. rounds: how many were seen, measured or not.
+    for ever. rounds: how many were seen, measured or not; alone: the seconds of the last measured round of one claim, 0 before it.
     """
 
     def __init__(self, rows: int = 1) -> None:
         self._rows, self._expected = rows, SLOPE * rows
         self._claims, self._ratio, self._compared = np.zeros(KEPT), np.zeros(KEPT), 0
         self._base, self._slope = BEGIN, self._expected
-        self._alone = 0.0
+        self.alone = 0.0
         self._drafted: list[tuple[int, int, float]] = []
         self._widths = {1}
         self.rounds, self._rounds_alone, self._last = 0, 0, {True: 0, False: 0}
@@ -52,10 +52,10 @@ class RoundCost:
             for when, width, took in self._drafted:
                 if self.rounds - when <= NEAR:
                     self._compare(width, took, seconds)
-            self._alone, self._drafted = seconds, []
+            self.alone, self._drafted = seconds, []
         else:
-            if self._alone and self.rounds - last_alone <= NEAR:
-                self._compare(claims, seconds, self._alone)
+            if self.alone and self.rounds - last_alone <= NEAR:
+                self._compare(claims, seconds, self.alone)
             self._drafted = [*self._drafted[1 - NEAR :], (self.rounds, claims, seconds)]
 
     def _compare(self, claims: int, seconds: float, alone: float) -> None:

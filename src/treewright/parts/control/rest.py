@@ -1,29 +1,40 @@
-"""When to look for drafts at all, where a look costs something and finds nothing."""
+"""When to look for drafts at all, where looking, drafting and learning cost more than they bring."""
 
 from __future__ import annotations
 
-PATIENCE, LONGEST_REST = 16, 15
-"""Refusals of drafts one after the other, shared among the rows, before rounds go by without a look for drafts, and most such
-rounds together: a look costs as much for each row, and what it can gain for the batch is no more."""
-ASLEEP = 3
-"""Rests one after the other behind which nothing is learned in them either."""
+CREDIT, SPELL = 2.0, 0.5
+"""What may be lost before the first rest, and between two rests, in rounds of one claim."""
+LONGEST_REST = 63
+"""The most rounds together that go by without a look."""
+ASLEEP = 4
+"""In longer rests nothing is learned either."""
+FORGIVEN = 4
+"""By what a rest of an earlier request is shortened for the next, whose text may be another kind of text."""
 
 
 class Rest:
-    """Rounds without a look for drafts: the longer, the more often drafts were refused one after the other."""
+    """Rounds without a look for drafts: the longer, the more often the rounds between two rests lost.
+
+    What counts is what rounds brought and what they cost, not what was thought of them before: promises are too high where
+    drafts are chosen by them, and neither they nor a single round know what looking and learning cost.
+    """
 
     def __init__(self) -> None:
-        self._rests, self._left, self._refused = 0, 0, 0
+        self._balance, self._length, self._left = CREDIT, 0, 0
 
-    def refuse(self, rows: int) -> None:
-        """A look found nothing that pays, in a round of so many rows."""
-        self._refused += 1
-        self._rests = max(0, self._refused - max(1, PATIENCE // rows))
-        self._left = min(2**self._rests, LONGEST_REST + 1) - 1
+    def begin(self) -> None:
+        """Another request. Looks are worth more again, for its text may be of another kind."""
+        self._length //= FORGIVEN
+        self._left, self._balance = 0, max(self._balance, CREDIT / 2 if self._length else CREDIT)
 
-    def end(self) -> None:
-        """Drafts paid."""
-        self._refused, self._rests = 0, 0
+    def judge(self, gain: float) -> None:
+        """A round with a look brought so many tokens for each row more than rounds of one claim would have in its time."""
+        self._balance = min(CREDIT, self._balance + gain)
+        if self._balance == CREDIT:
+            self._length = 0
+        elif self._balance < 0:
+            self._length = min(2 * self._length + 1, LONGEST_REST)
+            self._left, self._balance = self._length, SPELL
 
     def take(self, awake: bool) -> bool:
         """Whether this round goes by without a look; `awake` ends a rest at once."""
@@ -36,4 +47,4 @@ class Rest:
     @property
     def deep(self) -> bool:
         """Whether a rest is one from learning as well."""
-        return self._rests > ASLEEP
+        return self._length > ASLEEP

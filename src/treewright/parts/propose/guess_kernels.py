@@ -187,7 +187,10 @@ def all_chances(row: Counts, shared: Counts, prior: np.ndarray) -> np.ndarray:
 
 
 @jit
-def grow_tree(known: Known, script: Script, chances: np.ndarray, most: int, deepest: int, worth: float, out: Buffers) -> int:
+def grow_tree(
+    known: Known, script: Script, row: Counts, shared: Counts, prior: np.ndarray, most: int, deepest: int, worth: float,
+    out: Buffers,
+) -> int:  # fmt: skip
     """Writes the `most` likeliest claims below the frontier, no deeper than `deepest`, as far as their chance is at least
     `worth`; the number of columns, the frontier included."""
     tokens, likely = np.empty((most + 1, MOST_OPTIONS), np.int64), np.empty((most + 1, MOST_OPTIONS))
@@ -198,7 +201,7 @@ def grow_tree(known: Known, script: Script, chances: np.ndarray, most: int, deep
     kept = min(ORDERS, length)
     context[0, ORDERS - kept :] = script.tokens[length - kept : length]
     at[0, 0], at[0, 1] = script.at[1], script.at[2]
-    columns = 1
+    columns, chances = 1, all_chances(row, shared, prior)
     if deepest > 0:
         before = context[0, ORDERS - kept :]
         count[0] = options(known, script, chances, before, at[0, 0], at[0, 1], tokens[0], likely[0])

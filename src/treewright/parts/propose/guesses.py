@@ -12,7 +12,6 @@ from treewright.parts.propose.guess_kernels import (
     FREE,
     Buffers,
     Script,
-    all_chances,
     extend,
     grade,
     grow_tree,
@@ -120,19 +119,21 @@ class Guesser:
 
     def trees(self, writings: Sequence[Writing], most: int, deepest: Sequence[int], worth: float) -> Trees:
         """For each text the `most` likeliest claims, no deeper than deepest[row], as far as their chance is at least `worth`."""
-        trees = Trees(len(writings), most)
+        trees, known = Trees(len(writings), most), self.successors.known
         for row, writing in enumerate(writings):
-            known, chances = self.successors.known, self.chances(writing)
-            columns = grow_tree(known, writing.script, chances, most, deepest[row], worth, trees.row(row))
+            out = trees.row(row)
+            columns = grow_tree(known, writing.script, writing.counts, self._counts, PRIOR, most, deepest[row], worth, out)
             trees.columns = max(trees.columns, columns)
         return trees
 
-    def chances(self, writing: Writing) -> np.ndarray:
-        """The chance of each kind of guess in this text, [KINDS]."""
-        return all_chances(writing.counts, self._counts, PRIOR)
-
-    def grade(self, writing: Writing, written: Sequence[int]) -> None:
-        """The text goes on with these tokens: counts what would have been guessed at each."""
+    def observe(
+        self, writing: Writing, written: Sequence[int],
+        tokens: np.ndarray, parents: np.ndarray, ids: np.ndarray, shares: np.ndarray,
+    ) -> None:  # fmt: skip
+        """The text goes on with `written`: counts what would have been guessed at each token, and keeps what the target predicted
+        at each of N claims behind the text as it was, as `Successors.learn` has them."""
+        before = writing.last
         writing.reserve(len(written))
-        tokens = np.asarray(written, np.int64)
-        grade(self.successors.known, writing.script, writing.counts, self._counts, tokens)
+        known, new = self.successors.known, np.asarray(written, np.int64)
+        grade(known, writing.script, writing.counts, self._counts, new)
+        self.successors.learn(before, tokens, parents, ids, shares)
