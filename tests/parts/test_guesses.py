@@ -12,21 +12,24 @@ from hypothesis import strategies as st
 
 from treewright.core.claims import ABSENT, Shape
 from treewright.parts.propose import successors
-from treewright.parts.propose.chances import (
-    BY_RANK,
+from treewright.parts.propose.chances import BY_RANK, PRIOR, kind_of
+from treewright.parts.propose.guess_kernels import (
     COPIES,
     EDGES,
+    FREE,
+    FULL,
     KINDS,
     LASTING,
     LENGTHS,
     ORDERS,
-    PRIOR,
+    OVERFLOW,
     SHARES,
     TRUST,
     Counts,
-    kind_of,
+    chance_of,
+    find,
+    pass_on,
 )  # fmt: skip
-from treewright.parts.propose.guess_kernels import FREE, OVERFLOW, chance_of, find, pass_on
 from treewright.parts.propose.guesses import Guesser, Writing, share_kinds
 from treewright.parts.propose.successors import Successors
 
@@ -233,6 +236,38 @@ def test_a_table_grows_and_old_contexts_go_first(monkeypatch):
         kept = [bool(store.after([old])) for old in range(max(0, token - 200), token + 1)]
         assert all(kept) and int(store.known.used[0]) == int((store.known.keys != FREE).sum())
     assert len(store.known.keys) <= 2 * 512 and store.after([1999]) == [(2000,)] and store.after([3]) == []
+
+
+def test_a_full_table_keeps_what_it_has_and_every_search_ends(monkeypatch):
+    monkeypatch.setattr(successors, "FIRST", 16)
+    monkeypatch.setattr(Successors, "_reserve", lambda store, claims: None)
+    store, none = Successors(10_000), np.zeros((1, 1), np.uint8)
+    for token in range(100):
+        store.learn(np.array([token]), np.array([token]), np.array([-1]), np.array([[token + 1]]), none)
+    assert [token for token in range(100) if store.after([token])] == list(range(int(FULL * 16)))
+
+
+def test_a_text_longer_than_the_table_may_be_is_read_in_pieces(monkeypatch):
+    monkeypatch.setattr(successors, "MOST", 512)
+    monkeypatch.setattr(successors, "PIECE", 16)
+    store, text = Successors(5000), np.arange(2000)
+    store.read(text, text[1:, None])
+    assert store.after([1996, 1997, 1998]) == [(1999,)] * 3 and len(store.known.keys) <= successors.FIRST
+    whole, pieces = Successors(50), Successors(50)
+    text = np.random.default_rng(0).integers(0, 50, 100)
+    pieces.read(text, text[1:, None])
+    monkeypatch.setattr(successors, "PIECE", 4096)
+    whole.read(text, text[1:, None])
+    for end in range(1, 100):
+        assert pieces.after(text[:end].tolist()) == whole.after(text[:end].tolist()) != []
+
+
+def test_what_stands_below_an_absent_claim_is_not_learned():
+    store = Successors(10)
+    store.learn(
+        np.array([1]), np.array([1, ABSENT, 5]), np.array([-1, 0, 1]), np.array([[7], [8], [9]]), np.zeros((3, 1), np.uint8)
+    )
+    assert store.after([1]) == [(7,)] and int(store.known.used[0]) == 1
 
 
 def test_predictions_at_drafts_are_learned_after_the_drafts_own_path():

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
 from treewright.core.claims import Shape
-
-BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+from treewright.ops.bits import integers
 
 Masks = torch.Tensor | dict[str, torch.Tensor]
+
+
+MOST_KEPT = 4
+"""Widths of blocks whose masks are kept."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """A mask, the shape whose trees stand in it, and the text slots that are open in each row."""
+
+    mask: torch.Tensor
+    open_until: np.ndarray
+    shape: Shape | None = None
 
 
 class TreeMasks:
@@ -22,8 +36,8 @@ class TreeMasks:
     def __init__(self, windows: dict[str, int | None], scratch: int, dtype: torch.dtype, device: torch.device) -> None:
         self._windows, self._scratch, self._dtype, self._device = windows, scratch, dtype, device
         self._closed = torch.finfo(dtype).min
-        self._closed_bits = torch.tensor(self._closed, dtype=dtype).view(BITS[dtype.itemsize]).numpy()
-        self._kept: tuple[tuple[int, int, int], Shape | None, torch.Tensor, np.ndarray] | None = None
+        self._closed_bits = torch.tensor(self._closed, dtype=dtype).view(integers(dtype)).numpy()
+        self._kept: dict[int, _Kept] = {}
 
     def causal(self, start: int, columns: int) -> Masks:
         """The mask of a prompt chunk: `columns` tokens after `start` tokens, [1, 1, columns, start + columns]."""
@@ -71,32 +85,45 @@ class TreeMasks:
             allowed[:, column, offset + column] = True
 
     def growing(self, shape: Shape, stored: np.ndarray, columns: int, keys: int) -> Masks:
-        """The mask that is kept: claims at offset 0 after one pending token a row, no windows. The tree part is written for each
+        """A mask that is kept: claims at offset 0 after one pending token a row, no windows. The tree part is written for each
         other shape, the text part never again: each round opens the slots that were committed since. Padding columns see the
         text as well; rows beyond those of the shape are padding, whatever they see."""
-        rows, count, first = len(stored), shape.columns, self._scratch
-        key = (rows, columns, keys)
-        if self._kept is None or self._kept[0] != key:
-            mask = torch.full((rows, 1, columns, first + keys), self._closed, dtype=self._dtype, device=self._device)
-            self._kept = (key, None, mask, np.zeros(rows, np.int64))
-        _, written, mask, open_until = self._kept
-        if written is not shape:
-            # Written as bits: numpy does this in a third of torch's time, and knows no 16-bit floats of the brain.
-            tree = np.full((len(shape.parent), 1, columns, first), self._closed_bits)
-            tree[:, 0, :count, :count][shape.visible] = 0
-            for column in range(count, columns):
-                tree[:, 0, column, column] = 0
-            written_rows = rows if shape.shared else len(tree)
-            mask[:written_rows, ..., :first] = torch.from_numpy(tree).view(self._dtype).to(self._device)
-            self._kept = (key, shape, mask, open_until)
-        for row in np.flatnonzero(stored != open_until).tolist():
-            begin, end = int(open_until[row]), int(stored[row])
+        kept = self._kept_for(len(stored), columns, self._scratch + keys)
+        if kept.shape is not shape:
+            self._write_trees(kept.mask, shape)
+            kept.shape = shape
+        mask, first = kept.mask, self._scratch
+        for row in np.flatnonzero(stored != kept.open_until).tolist():
+            begin, end = int(kept.open_until[row]), int(stored[row])
             if end < begin:
                 mask[row, 0, :, first + end : first + begin] = self._closed
             else:
                 mask[row, 0, :, first + begin : first + end] = 0
-            open_until[row] = end
+            kept.open_until[row] = end
         return mask if len(self._windows) == 1 else dict.fromkeys(self._windows, mask)
+
+    def _kept_for(self, rows: int, columns: int, slots: int) -> _Kept:
+        """The mask of this size; a few widths are kept, for rounds with and without claims take turns."""
+        known = self._kept.get(columns)
+        if known is not None and known.mask.shape == (rows, 1, columns, slots):
+            return known
+        self._kept = {width: kept for width, kept in self._kept.items() if kept.mask.shape == (rows, 1, width, slots)}
+        if len(self._kept) >= MOST_KEPT:
+            del self._kept[next(iter(self._kept))]
+        mask = torch.full((rows, 1, columns, slots), self._closed, dtype=self._dtype, device=self._device)
+        self._kept[columns] = kept = _Kept(mask, np.zeros(rows, np.int64))
+        return kept
+
+    def _write_trees(self, mask: torch.Tensor, shape: Shape) -> None:
+        """The scratch part of a mask. Written as bits: numpy does this in a third of torch's time."""
+        rows, _, columns, _ = mask.shape
+        count, first = shape.columns, self._scratch
+        trees = np.full((len(shape.parent), 1, columns, first), self._closed_bits)
+        trees[:, 0, :count, :count][shape.visible] = 0
+        for column in range(count, columns):
+            trees[:, 0, column, column] = 0
+        written = rows if shape.shared else len(trees)
+        mask[:written, ..., :first] = torch.from_numpy(trees).view(self._dtype).to(self._device)
 
     def _by_type(self, allowed: dict[str, np.ndarray]) -> Masks:
         additive = {name: self._additive(mask) for name, mask in allowed.items()}

@@ -5,21 +5,23 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from treewright.core import claims
+from treewright.ops.bits import integers
 from treewright.ops.jit import jit
 
 BLOCK = 64
 """Entries that are looked through together."""
-BITS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def largest(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and values (float32) of the `count` largest of logits [R, N, V], largest first, lower ids first where they are equal;
-    [R, N, count] on the host, or [R, N, V] where V is smaller. Several times as fast as torch's `topk` on a CPU."""
+    """Ids and values (float32) of the `count` largest of logits [R, N, V], largest first; [R, N, count] on the host, or [R, N, V]
+    where V is smaller. Ids are ABSENT where the value is -inf: those cannot be drawn. Of equal ones, which differ by their
+    device, any may come first. Several times as fast as torch's `topk` on a CPU where vocabularies are large."""
     count = min(count, logits.shape[-1])
     if logits.device.type != "cpu":
         top = logits.topk(count, dim=-1)
-        return top.indices.cpu().numpy(), top.values.float().cpu().numpy()
-    ids, kind = np.empty((*logits.shape[:-1], count), np.int64), BITS[logits.dtype.itemsize]
+        return _drawable(top.indices.cpu().numpy(), top.values.float().cpu().numpy())
+    ids, kind = np.empty((*logits.shape[:-1], count), np.int64), integers(logits.dtype)
     best = torch.empty(ids.shape, dtype=kind)
     bits, values = logits.view(kind).numpy(), best.numpy()
     if logits.is_contiguous():
@@ -27,7 +29,12 @@ def largest(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
     else:
         for row in range(len(bits)):
             largest_bits(np.ascontiguousarray(bits[row]), ids[row], values[row])
-    return ids, best.view(logits.dtype).float().numpy()
+    return _drawable(ids, best.view(logits.dtype).float().numpy())
+
+
+def _drawable(ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    ids[values == -np.inf] = claims.ABSENT
+    return ids, values
 
 
 @jit

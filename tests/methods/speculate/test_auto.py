@@ -12,7 +12,7 @@ from treewright.core.request import Sampling
 from treewright.methods.speculate.auto import Auto, Config
 from treewright.models.tables import Table
 from treewright.parts.control.cost import PROBE, RoundCost
-from treewright.parts.propose.chances import SHARES
+from treewright.parts.propose.guess_kernels import SHARES
 
 
 def costing(round, **seconds_of):

@@ -143,8 +143,8 @@ class Auto:
             guesser.observe(writing, emitted, round.forest.token[row], above, ids[row], kinds[row])
 
     def _gain(self, outcome: Outcome, learning: float) -> float:
-        """The tokens for each row that a round brought beyond those that rounds of one claim would have brought in its time, which
-        is the time of such a round and of looking and learning. Where the clock must decide nothing, these are free."""
+        """The tokens for each row that a round brought beyond those of rounds of one claim in its time, that of looking and
+        learning included. Where the clock must decide nothing, these are free."""
         cost, rows = self._cost(outcome.round), len(outcome.emitted)
         alone = cost.alone if outcome.seconds > 0 else 0.0
         beside = (self._looked + learning) / alone if alone else 0.0

@@ -27,7 +27,7 @@ class RoundCost:
 
     A machine's speed drifts by more than claims cost, so that seconds of long ago say nothing; what two rounds in a row took
     does. One line and no figure for each size, because a size that was seldom tried would keep what it cost in a bad moment
-    for ever. rounds: how many were seen, measured or not; alone: the seconds of the last measured round of one claim, 0 before it.
+    for ever. rounds: how many were seen, measured or not; alone: the seconds of the last measured one of one claim, 0 before it.
     """
 
     def __init__(self, rows: int = 1) -> None:

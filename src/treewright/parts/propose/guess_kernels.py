@@ -6,13 +6,29 @@ from typing import NamedTuple
 
 import numpy as np
 
-from treewright.core.claims import ABSENT
 from treewright.ops.jit import jit
-from treewright.parts.propose.chances import COPIES, KINDS, LASTING, ORDERS, SHARES, TRUST, Counts
 
-FREE = -1
+# What kernels read is written in their own file, or code that numba kept on disk would not see it change.
+FREE, NONE = -1, -1
+"""The key of a place that holds nothing; an id where there is none."""
+ORDERS = 3
+"""Longest context that predictions are kept for, in tokens."""
 WIDEST = 8
 """Predictions kept of a context."""
+FULL = 0.75
+"""The part of a table's places beyond which nothing new is kept, so that a search always ends."""
+LENGTHS = (2, 3, 4, 6, 10)
+"""Least lengths of the match that a copied token continues, by kind."""
+EDGES = np.array([0.005, 0.015, 0.04, 0.08, 0.16, 0.3, 0.45, 0.6, 0.75, 0.87, 0.95, 0.985])
+"""Where the kinds of predictions part, by the share that the target gave the token among those it is kept with."""
+SHARES = len(EDGES) + 1
+KINDS = (len(LENGTHS) + 1) * (ORDERS + 1) * SHARES
+COPIES = np.array([(ORDERS + 1) * SHARES * sum(match >= least for least in LENGTHS) for match in range(LENGTHS[-1] + 1)])
+"""What a copy adds to the kind that a guess has as a prediction, by the tokens of its match, the longest last."""
+TRUST = 12.0
+"""Guesses of a kind that the prior is worth: all rows' counts for a row, a table for all rows."""
+LASTING = 0.985
+"""What a fading count keeps from token to token: a text changes."""
 MOST_OPTIONS = ORDERS * WIDEST + 1
 LONGEST_MATCH = len(COPIES) - 1
 OVERFLOW = 1e9
@@ -22,7 +38,7 @@ class Known(NamedTuple):
     """What was predicted after contexts, an open hash table of C places, C a power of two.
 
     vocabulary: the base in which contexts are numbered; keys [C] int64: a context's number, FREE where there is none; ids
-    [C, WIDEST] int32, ABSENT for none; shares [C, WIDEST] uint8: kinds of shares; stamp [C] int64: when it was learned;
+    [C, WIDEST] int32, NONE where there is none; shares [C, WIDEST] uint8: kinds of shares; stamp [C] int64: when it was learned;
     used [2] int64: places taken, and the time.
     """
 
@@ -36,13 +52,27 @@ class Known(NamedTuple):
 
 class Script(NamedTuple):
     """A row's text. tokens [T] int64; pairs [P] int64: the numbers of its pairs of tokens, a hash table as in `Known`; places
-    [P]: where the text goes on behind a pair's last place; at [4] int64: length, pointer, match, pairs."""
+    [P]: where the text goes on behind a pair's last place; at [3] int64: length, pointer, match."""
 
     vocabulary: int
     tokens: np.ndarray
     pairs: np.ndarray
     places: np.ndarray
     at: np.ndarray
+
+
+class Counts(NamedTuple):
+    """Guesses by kind and how many were right, [KINDS] each. now [1]: what a guess of this moment weighs: where counts fade, the
+    present grows instead of the past fading, so that a token costs nothing."""
+
+    hits: np.ndarray
+    tries: np.ndarray
+    now: np.ndarray
+
+    @staticmethod
+    def none() -> Counts:
+        """Before anything was counted."""
+        return Counts(np.zeros(KINDS), np.zeros(KINDS), np.ones(1))
 
 
 class Buffers(NamedTuple):
@@ -89,7 +119,6 @@ def append(script: Script, token: int) -> None:
         place = find(script.pairs, last * script.vocabulary + token)
         if script.pairs[place] == FREE:
             script.pairs[place] = last * script.vocabulary + token
-            script.at[3] += 1
         script.places[place] = length + 1
 
 
@@ -249,32 +278,35 @@ def grade(known: Known, script: Script, row: Counts, shared: Counts, written: np
 
 
 @jit
-def part_shares(values: np.ndarray, edges: np.ndarray, kinds: np.ndarray) -> None:
-    """Writes into kinds [N, k] how many edges lie below the share of each token in softmax(values [N, k])."""
+def part_shares(values: np.ndarray, kinds: np.ndarray) -> None:
+    """Writes into kinds [N, k] the kind of the share that each token has in softmax(values [N, k])."""
     for row in range(len(values)):
         weights = np.exp(values[row].astype(np.float64) - values[row, 0])
         weights /= weights.sum()
         for rank in range(len(weights)):
             kind = 0
-            while kind < len(edges) and weights[rank] > edges[kind]:
+            while kind < len(EDGES) and weights[rank] > EDGES[kind]:
                 kind += 1
             kinds[row, rank] = kind
 
 
 @jit
 def keep(known: Known, context: np.ndarray, ids: np.ndarray, shares: np.ndarray) -> None:
-    """Keeps what was predicted after the last one, two ... tokens of `context`. There must be room."""
+    """Keeps what was predicted after the last one, two ... tokens of `context`; contexts that are new are left where the table is
+    full."""
     key, width = 0, min(len(ids), WIDEST)
     known.used[1] += 1
     for back in range(1, min(ORDERS, len(context)) + 1):
         key = key * known.vocabulary + context[-back] + 1
         place = find(known.keys, key)
         if known.keys[place] == FREE:
+            if known.used[0] >= FULL * len(known.keys):
+                return
             known.keys[place] = key
             known.used[0] += 1
         known.ids[place, :width] = ids[:width]
         known.shares[place, :width] = shares[:width]
-        known.ids[place, width:] = ABSENT
+        known.ids[place, width:] = NONE
         known.stamp[place] = known.used[1]
 
 
@@ -284,12 +316,12 @@ def learn_tree(
 ) -> None:
     """Keeps what was predicted at each claim. before [n]: the text's last tokens, the frontier last; others [N] and [N, k]."""
     kept = len(before)
-    context, depth = np.empty((len(tokens), ORDERS), np.int64), np.zeros(len(tokens), np.int64)
-    context[0, ORDERS - kept :] = before
+    context, depth = np.empty((len(tokens), ORDERS), np.int64), np.full(len(tokens), -1)
+    context[0, ORDERS - kept :], depth[0] = before, 0
     for column in range(len(tokens)):
         if column:
             above = parents[column]
-            if tokens[column] < 0 or above < 0:
+            if tokens[column] < 0 or above < 0 or depth[above] < 0:
                 continue
             context[column, : ORDERS - 1] = context[above, 1:]
             context[column, ORDERS - 1] = tokens[column]
@@ -299,10 +331,11 @@ def learn_tree(
 
 
 @jit
-def learn_text(known: Known, text: np.ndarray, ids: np.ndarray, shares: np.ndarray) -> None:
-    """Keeps what was predicted at each place of a text: ids [n, k] for its first n tokens."""
-    for place in range(len(ids)):
-        keep(known, text[max(0, place + 1 - ORDERS) : place + 1], ids[place], shares)
+def learn_text(known: Known, text: np.ndarray, first: int, ids: np.ndarray, shares: np.ndarray) -> None:
+    """Keeps what was predicted at the places of a text from `first` on: ids [n, k]."""
+    for index in range(len(ids)):
+        end = first + index + 1
+        keep(known, text[max(0, end - ORDERS) : end], ids[index], shares)
 
 
 @jit

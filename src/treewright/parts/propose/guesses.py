@@ -7,10 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from treewright.core.claims import ABSENT, Shape
-from treewright.parts.propose.chances import EDGES, ORDERS, PRIOR, Counts
+from treewright.parts.propose.chances import PRIOR
 from treewright.parts.propose.guess_kernels import (
     FREE,
+    ORDERS,
     Buffers,
+    Counts,
     Script,
     extend,
     grade,
@@ -26,13 +28,13 @@ FIRST = 256
 
 def _script(vocabulary: int, tokens: int) -> Script:
     pairs = np.full(2 * tokens, FREE, np.int64)
-    return Script(vocabulary, np.zeros(tokens, np.int64), pairs, np.zeros(len(pairs), np.int64), np.array([0, -1, 0, 0]))
+    return Script(vocabulary, np.zeros(tokens, np.int64), pairs, np.zeros(len(pairs), np.int64), np.array([0, -1, 0]))
 
 
 def share_kinds(values: np.ndarray) -> np.ndarray:
     """The kinds of the shares that tokens have among those whose logits are values [..., k], as `chances` parts them."""
     kinds = np.empty(values.shape, np.uint8)
-    part_shares(values.reshape(-1, values.shape[-1]), np.array(EDGES), kinds.reshape(-1, values.shape[-1]))
+    part_shares(values.reshape(-1, values.shape[-1]), kinds.reshape(-1, values.shape[-1]))
     return kinds
 
 

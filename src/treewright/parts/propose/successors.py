@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 
-from treewright.core.claims import ABSENT
-from treewright.parts.propose.chances import BY_RANK, ORDERS
-from treewright.parts.propose.guess_kernels import FREE, WIDEST, Known, find, learn_text, learn_tree, rehash
+from treewright.parts.propose.chances import BY_RANK
+from treewright.parts.propose.guess_kernels import FREE, NONE, ORDERS, WIDEST, Known, find, learn_text, learn_tree, rehash
 
 FIRST = 1 << 12
 """Places of the table at first."""
+PIECE = 1 << 12
+"""Places of a long text that are read at once."""
 MOST = 1 << 20
 """Contexts kept; the oldest half is dropped when there are more."""
 
 
 def _table(vocabulary: int, places: int) -> Known:
-    ids, shares = np.full((places, WIDEST), ABSENT, np.int32), np.zeros((places, WIDEST), np.uint8)
+    ids, shares = np.full((places, WIDEST), NONE, np.int32), np.zeros((places, WIDEST), np.uint8)
     return Known(vocabulary, np.full(places, FREE, np.int64), ids, shares, np.zeros(places, np.int64), np.zeros(2, np.int64))
 
 
@@ -36,8 +37,11 @@ class Successors:
 
     def read(self, text: np.ndarray, ids: np.ndarray) -> None:
         """Keeps what the target predicted at the first n places of a text, ids [n, k], without their shares."""
-        self._reserve(len(ids))
-        learn_text(self.known, text, np.ascontiguousarray(ids), np.array(BY_RANK, np.uint8))
+        shares = np.array(BY_RANK, np.uint8)
+        for first in range(0, len(ids), PIECE):
+            begin, end = max(0, first - ORDERS + 1), min(first + PIECE, len(ids))
+            self._reserve(end - first)
+            learn_text(self.known, text[begin:end], first - begin, np.ascontiguousarray(ids[first:end]), shares)
 
     def after(self, before: list[int]) -> list[tuple[int, ...]]:
         """What was predicted after the last token, the last two and so on, as far as such a context is known."""
@@ -47,7 +51,7 @@ class Successors:
             place = find(self.known.keys, key)
             if self.known.keys[place] == FREE:
                 break
-            found.append(tuple(int(token) for token in self.known.ids[place] if token != ABSENT))
+            found.append(tuple(int(token) for token in self.known.ids[place] if token != NONE))
         return found
 
     def _reserve(self, claims: int) -> None:
@@ -56,7 +60,7 @@ class Successors:
         wanted = used + ORDERS * claims
         if 2 * wanted <= len(self.known.keys):
             return
-        if wanted > MOST:
+        if wanted > MOST and used:
             since = int(np.median(self.known.stamp[self.known.keys != FREE])) + 1
         places = len(self.known.keys)
         while 2 * wanted > places and not (since and places >= 2 * MOST):
