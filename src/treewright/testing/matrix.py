@@ -88,8 +88,9 @@ class Cell:
 
 def cells(drafters: Sequence[str] | None = None, pairwise: bool = False) -> list[Cell]:
     """All compositions of the installed methods: every lossless method that drafts or says how long (or those of `drafters`; a
-    controller has a drafter beside it, `with_drafter`), the kinds of constraints, no steering, penalties and every method that claims to be composable, greedy and sampling. pairwise: few of
-    them, chosen so that every two values of different axes meet in at least one."""
+    controller has a drafter beside it, `with_drafter`), the kinds of constraints, no steering, penalties and every method that
+    claims to be composable, greedy and sampling. pairwise: few of them, chosen so that every two values of different axes meet
+    in at least one."""
     cards = methods()
     named = map(with_drafter, _drafting() if drafters is None else drafters)
     chosen = [name for name in named if drafters is not None or _fits_tables(name)]
@@ -181,9 +182,9 @@ def certify_matrix(
 ) -> list[Certificate]:  # fmt: skip
     """Every cell of the matrix on exact tables and on this model.
 
-    drafters: lossless methods that draft, or say how long a drafter beside them does; None for all that fit the model. models: further models by role; for a role that
-    is missing a distorted copy of the target stands in. pairwise: a covering selection of the cells (see `cells`). told:
-    hears of every certificate as it comes.
+    drafters: lossless methods that draft, or say how long a drafter beside them does; None for all that fit the model.
+    models: further models by role; for a role that is missing a distorted copy of the target stands in. pairwise: a covering
+    selection of the cells (see `cells`). told: hears of every certificate as it comes.
 
     A 16-bit model is copied to float32, since equality of tokens is judged there. Raises InputError for a method that is not
     a lossless drafter. Cost: about half a second a cell on a model of a few million parameters.
