@@ -167,6 +167,7 @@ def test_options(tmp_path: Path) -> None:
     assert args.methods == stream.METHODS and args.batches == (1, 8) and args.visits == 2 and args.noise_temperature == 2
     assert args.peers == ("none",)
     assert stream.arguments(["--methods", "suffix,auto:nodes=7,auto"]).adaptive == ("auto:nodes=7", "auto")
+    assert stream.arguments(["--methods", "suffix,automatic,Auto:nodes=7"]).adaptive == ("automatic", "Auto:nodes=7")
     assert stream.arguments(["--methods", "all"]).adaptive == ("auto",)
     with pytest.raises(InputError, match="makes no noise"):
         stream.arguments(["--noise-temperature", "0"])
