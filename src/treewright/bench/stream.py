@@ -16,7 +16,7 @@ from random import Random
 
 from treewright.bench import speed
 from treewright.bench.arguments import Parser, add_common, listed, positive, temperature
-from treewright.bench.contestants import ALL, PLAIN
+from treewright.bench.contestants import ALL, PLAIN, drafting
 from treewright.bench.race import Unit, make_units
 from treewright.bench.report import record_writer
 from treewright.bench.speed_report import EVERY, all_equal, records
@@ -55,8 +55,7 @@ def arguments(argv: list[str]) -> argparse.Namespace:
                 f"--methods {','.join(args.methods)} has no '{ADAPTIVE}', which --adaptive stands for where it is left out; name "
                 f"with --adaptive which of these adapt, or add {ADAPTIVE} to --methods"
             )
-    if args.methods != (ALL,):
-        check_adaptive(args.adaptive, args.methods)
+    check_adaptive(args.adaptive, drafting([role for role, _ in args.roles]) if args.methods == (ALL,) else args.methods)
     return args
 
 
