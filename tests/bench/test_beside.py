@@ -57,6 +57,13 @@ def test_it_is_compared_with_transformers_plain_and_the_better_mode_of_the_other
     assert "\n- openvino's better mode, all, all, temperature 0: openvino:prompt_lookup" in beside_table([auto])
 
 
+def test_a_mode_that_is_not_plain_generation_is_named_for_transformers_too() -> None:
+    assert "\n- transformers" not in beside_table(paces({}, MEASURED))
+    alone = paces({}, [one for one in MEASURED if one.method != "transformers"])
+    assert alone[0].over["transformers"] == ("transformers:prompt_lookup", 100.0)
+    assert "\n- transformers, all, all, temperature 0: transformers:prompt_lookup" in beside_table(alone)
+
+
 def test_cells_are_apart_and_those_without_plain_decoding_are_left_out() -> None:
     other = [record("plain", [1.0], texts="few"), record("auto", [1.0], domain="sql"), record("plain", [2.0], temperature=1.0)]
     found = paces({("auto", ("all", "few", 0.0)): 2.0}, [*MEASURED, *other])

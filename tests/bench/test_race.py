@@ -37,7 +37,9 @@ class Scripted:
         self.log.append((self.name, (prompts[0][0], seed)))
         seconds = self.seconds[self.runs]
         self.runs += 1
-        return Outcome([[self.runs] * 4 for _ in prompts], seconds, 4, 0, 4, seconds / 2)
+        return Outcome(
+            [[self.runs] * 4 for _ in prompts], seconds, 4, 0, 4, seconds / 2, seconds / 4, reading_seconds=seconds / 8
+        )
 
 
 def units(count: int) -> list[Unit]:
@@ -60,7 +62,9 @@ def test_seconds_are_medians_over_repeats_and_the_warm_up_does_not_count() -> No
     alone = Scripted("a", [], [99.0, 99.0, 3.0, 10.0, 1.0, 30.0, 2.0, 20.0])
     found = race([alone], units(2), SETTING, repeats=3, warm_all=True, tell=lambda step: None)["a"]
     assert [result.seconds for result in found] == [2.0, 20.0]
-    assert [result.outside_seconds for result in found] == [1.0, 10.0]
+    assert [result.outcome.outside_seconds for result in found] == [1.0, 10.0]
+    assert [result.outcome.drafting_seconds for result in found] == [0.5, 5.0]
+    assert [result.outcome.reading_seconds for result in found] == [0.25, 2.5]
     assert [result.outcome.tokens for result in found] == [[[3] * 4], [[4] * 4]]
     assert (found[0].cost.seconds, found[0].cost.tokens) == (2.0, 4)
 

@@ -139,6 +139,12 @@ def test_what_is_said_of_those_that_adapt() -> None:
             r"--adaptive suffix is no method of this run; add it to --methods, .*; allowed: suffix:depth=3; did you mean",
         ),
         ("--methods plain,suffix --adaptive plain", InputError, r"--adaptive plain adapts to nothing; leave it out"),
+        ("--methods auto:nodes=0", UnknownOption, r"--methods 'auto:nodes=0': option 'auto.nodes' is 0; allowed: an integer"),
+        ("--methods auto --set nodes=0", UnknownOption, r"--methods 'auto': option 'auto.nodes' is 0; allowed: an integer"),
+        ("--methods auto,plain,suffix,auto", InputError, r"method 'auto' stands twice in --methods; name it once, or"),
+        ("--methods auto,disco", CompositionError, r"--methods 'disco': 'disco' says when to stop drafting .* with a drafter"),
+        ("--methods all --adaptive nope", InputError, r"--adaptive nope is no method of this run; .* allowed: .*token_recycling"),
+        ("--methods all --adaptive dexperts", InputError, r"--adaptive dexperts is no method of this run"),
         ("--methods suffix --adaptive ,", InputError, r"--adaptive: an empty list; give at least one entry"),
     ],
 )  # fmt: skip
@@ -150,8 +156,8 @@ def test_a_wrong_list_of_methods_is_named_before_the_model_is_loaded(given: str,
 @pytest.mark.parametrize(
     ("given", "error", "said"),
     [
-        ("--methods all --adaptive nope", InputError, r"--adaptive nope is no method of this run; .* allowed: .*token_recycling"),
-        ("--methods auto:nodes=0", UnknownOption, r"option 'auto.nodes' is 0; allowed: an integer from 1 to 63"),
+        ("--methods all --adaptive medusa", InputError, r"--adaptive medusa is no method of this run; .* allowed: .*auto"),
+        ("--methods auto --set lenght=3", UnknownOption, r"no method in this run has the option 'lenght'"),
     ],
 )  # fmt: skip
 def test_what_only_the_model_or_the_method_knows_is_named_before_the_race(
@@ -167,6 +173,7 @@ def test_options(tmp_path: Path) -> None:
     assert args.methods == stream.METHODS and args.batches == (1, 8) and args.visits == 2 and args.noise_temperature == 2
     assert args.peers == ("none",)
     assert stream.arguments(["--methods", "suffix,auto:nodes=7,auto"]).adaptive == ("auto:nodes=7", "auto")
+    assert stream.arguments(["--methods", "suffix,automatic,Auto:nodes=7"]).adaptive == ("automatic", "Auto:nodes=7")
     assert stream.arguments(["--methods", "all"]).adaptive == ("auto",)
     with pytest.raises(InputError, match="makes no noise"):
         stream.arguments(["--noise-temperature", "0"])

@@ -110,5 +110,14 @@ def test_other_models_and_sizes_are_refused() -> None:
         grown_llama(small(tie_word_embeddings=False), "0.1b")
     with pytest.raises(ModelError, match=r"head_dim is 64 .* and 8 in the size wanted"):
         tw.load("grown:tiny")
-    with pytest.raises(ModelError, match=r"unknown size '7b'.*0\.1b"):
+    for name in ("attention_bias", "mlp_bias"):
+        with pytest.raises(
+            ModelError, match=f"{name} is True in the model to grow, and biases are not grown; give a Llama without"
+        ):
+            grow(small(**{name: True}), LlamaConfig(**(LARGE | {name: True})))
+    with pytest.raises(ModelError, match=r"unknown size '7b' to grow to; allowed: 0\.1b, 0\.9b(;|$)"):
         tw.load("grown:7b")
+    with pytest.raises(ModelError, match=r"unknown size '7b' to grow to; allowed: tiny$"):
+        grown_llama(small(), "7b")
+    with pytest.raises(ModelError, match="GPT2LMHeadModel cannot be grown"):
+        grown_llama(GPT2LMHeadModel(GPT2Config(vocab_size=8, n_embd=8, n_layer=1, n_head=1)), "7b")

@@ -88,6 +88,18 @@ def test_a_method_that_is_no_lossless_drafter_is_refused(model):
         certify_matrix(model, ["dexperts"])
 
 
+@pytest.mark.parametrize("control", ["disco", "specdec_pp"])
+def test_a_controller_is_certified_with_a_drafter_beside_it_and_named_so(control, model, monkeypatch):
+    recipe, right = f"speculative_sampling+{control}", matrix.cells
+    named = [Cell(recipe, "none", "dexperts", "sampling"), Cell(recipe, "regex", "penalties", "greedy")]
+    assert set(named) < set(right([control]))
+    assert {cell.drafter for cell in right([control])} == {recipe} <= {cell.drafter for cell in right()}
+    monkeypatch.setattr(matrix, "cells", lambda drafters, pairwise: [cell for cell in right(drafters) if cell in named])
+    rows = certify_matrix(model, [control])
+    assert len(rows) == 3 and all(row.passed for row in rows), [row.detail for row in rows]
+    assert {row.method for row in rows} == {recipe, f"{recipe}+dexperts"}
+
+
 def test_rows_come_with_their_cells(model, monkeypatch):
     told, chosen = [], cells(["prompt_lookup"], pairwise=True)[:3]
     monkeypatch.setattr(matrix, "cells", lambda drafters, pairwise: chosen)

@@ -98,13 +98,17 @@ def beside_table(found: Sequence[Pace]) -> str:
     runtimes = list(dict.fromkeys(runtime for one in shown for runtime in one.over))
     headers = ["method", "domain", "texts", "temperature", "tokens/s, predicted", "tokens/s, measured"]
     for runtime in runtimes:
-        name = runtime if runtime == TRANSFORMERS else f"{runtime}'s better mode"
-        headers += [f"x {name}, predicted", f"x {name}, measured"]
+        headers += [f"x {_side(runtime)}, predicted", f"x {_side(runtime)}, measured"]
     lines = dict.fromkeys(
-        f"- {runtime}'s better mode, {one.cell[0]}, {one.cell[1]}, temperature {one.cell[2]:g}: {mode}"
-        for one in shown for runtime, (mode, _) in one.over.items() if runtime != TRANSFORMERS
+        f"- {_side(runtime)}, {one.cell[0]}, {one.cell[1]}, temperature {one.cell[2]:g}: {mode}"
+        for one in shown for runtime, (mode, _) in one.over.items() if mode != TRANSFORMERS
     )  # fmt: skip
     return "\n".join([markdown(headers, [_row(one, runtimes) for one in shown], words=3), *(["", *lines] if lines else [])])
+
+
+def _side(runtime: str) -> str:
+    """What a column of ratios calls the runtime: transformers' is its plain generation where no line names another mode."""
+    return runtime if runtime == TRANSFORMERS else f"{runtime}'s better mode"
 
 
 def _row(one: Pace, runtimes: Sequence[str]) -> list[str]:

@@ -6,7 +6,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ from typing import Any, Protocol
 from treewright import api
 from treewright.api import Loaded
 from treewright.bench.depths import Depths
+from treewright.core.build import build_parts
 from treewright.core.card import Card
 from treewright.core.errors import InputError, TreewrightError, UnknownOption, choices
 from treewright.core.recipe import Recipe, read_method
@@ -217,10 +218,17 @@ def _peer(name: str, loaded: Loaded, models: Mapping[str, Loaded], exports: Mapp
     return Peer(name, loaded, opened, True, draft, opened.options)
 
 
-def check_methods(names: Sequence[str]) -> None:
-    """Raises what reading the first of `--methods` that is none raises, in one sentence that names it."""
+def drafting(roles: Collection[str]) -> list[str]:
+    """The lossless methods that draft and need no model of another role; what "all" stands for, on a model that they fit."""
+    return [card.name for card in methods() if card.lossless and "propose" in card.roles and set(card.models) <= set(roles)]
+
+
+def check_methods(names: Sequence[str], settings: Sequence[tuple[str, Any]]) -> None:
+    """Raises what reading and building the first of `--methods` that cannot be raises, in one sentence that names it. `settings`
+    as for `our_contestants`. Of files that methods bring no more is read than what building needs."""
     if tuple(names) == (ALL,):
         return
+    check_once(names)
     for name in names:
         if name == ALL:
             raise InputError(
@@ -233,8 +241,16 @@ def check_methods(names: Sequence[str]) -> None:
             raise InputError(f"--methods {error}") from error
         try:
             Recipe.of(method, options)
+            build_parts(Recipe.of(method, dict(_taken(Recipe.of(method).cards(), settings)) | options))
         except TreewrightError as error:
             raise type(error)(f"--methods '{name}': {error}") from error
+
+
+def check_once(names: Sequence[str]) -> None:
+    """Raises InputError where a method stands twice; plain decoding, which is always there, may."""
+    again = next((name for name, count in Counter(names).items() if count > 1 and name != PLAIN), None)
+    if again is not None:
+        raise InputError(f"method '{again}' stands twice in --methods; name it once, or give it other options")
 
 
 def our_contestants(
@@ -245,18 +261,15 @@ def our_contestants(
     methods that have the option. `nodes` sets the tree size of methods that have one and were not given it. Raises what the
     api raises."""
     if tuple(names) == (ALL,):
-        drafting = [card for card in methods() if card.lossless and "propose" in card.roles and set(card.models) <= set(models)]
-        names = [card.name for card in drafting if api.fits(loaded, card.name)]
+        names = [name for name in drafting(models) if api.fits(loaded, name)]
+    check_once(names)
     chosen = [(name, *read_method(name)) for name in names if name != PLAIN]
     unused = [key for key, _ in settings]
     built: list[Contestant] = []
     for name, method, own in [(PLAIN, PLAIN, {}), *chosen]:
         cards = Recipe.of(method).cards()
-        options: dict[str, Any] = {}
-        for key, value in settings:
-            if _takes(cards, key):
-                options[key] = value
-                unused = [other for other in unused if other != key]
+        options = dict(_taken(cards, settings))
+        unused = [key for key in unused if key not in options]
         options |= own
         if nodes is not None and _takes(cards, NODES) and not any(key.split(".")[-1] == NODES for key in options):
             options[NODES] = nodes
@@ -264,8 +277,6 @@ def our_contestants(
         roles = {role: models[role] for role in recipe.roles() if role in models}
         contestant = Ours(name, method, options, loaded, roles, recipe.lossless)
         contestant.check()
-        if any(name == other.name for other in built):
-            raise InputError(f"method '{name}' stands twice in --methods; name it once, or give it other options")
         built.append(contestant)
     if unused:
         raise UnknownOption(f"no method in this run has the option '{unused[0]}'; methods: {', '.join(c.name for c in built)}")
@@ -281,6 +292,11 @@ def placeholders(recipe: Recipe) -> frozenset[int]:
         for option in card.options
         if option.name == PLACEHOLDER
     )
+
+
+def _taken(cards: Sequence[Card], settings: Sequence[tuple[str, Any]]) -> list[tuple[str, Any]]:
+    """Those of the settings that the methods have."""
+    return [(key, value) for key, value in settings if _takes(cards, key)]
 
 
 def _takes(cards: Sequence[Card], key: str) -> bool:

@@ -13,6 +13,9 @@ from treewright.bench.contestants import Contestant, Outcome, Setting
 from treewright.bench.prompts import Prompt
 from treewright.bench.statistics import Cost, repetition
 
+SECONDS = ("seconds", "outside_seconds", "drafting_seconds", "reading_seconds")
+"""What differs from repeat to repeat."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -31,12 +34,14 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One contestant on one unit: the first repeat's outcome, seconds as the median over the repeats."""
+    """One contestant on one unit: the first repeat's outcome, all its seconds as medians over the repeats."""
 
     unit: Unit
     outcome: Outcome
-    seconds: float
-    outside_seconds: float | None
+
+    @property
+    def seconds(self) -> float:
+        return self.outcome.seconds
 
     @property
     def cost(self) -> Cost:
@@ -103,8 +108,6 @@ def _pass(
 
 
 def _median(unit: Unit, outcomes: Sequence[Outcome]) -> Result:
-    outside = [outcome.outside_seconds for outcome in outcomes if outcome.outside_seconds is not None]
-    return Result(
-        unit, outcomes[0], statistics.median(outcome.seconds for outcome in outcomes),
-        statistics.median(outside) if outside else None,
-    )  # fmt: skip
+    seconds = {name: [getattr(outcome, name) for outcome in outcomes] for name in SECONDS}
+    medians = {name: statistics.median(found) for name, found in seconds.items() if None not in found}
+    return Result(unit, dataclasses.replace(outcomes[0], **medians))

@@ -54,7 +54,7 @@ def make_parser(task: str, description: str) -> Parser:
 def read(parser: Parser, argv: list[str], **defaults: Any) -> argparse.Namespace:
     """What was given, and for the rest `defaults`, then those of a quick or a full run. Raises InputError."""
     args = parse(parser, argv)
-    check_methods(args.methods)
+    check_methods(args.methods, args.settings)
     for name, value in ((QUICK if args.quick else FULL) | defaults).items():
         if getattr(args, name) is None:
             setattr(args, name, value)

@@ -77,7 +77,7 @@ def _figures(field: Field, contestant: Contestant, cell: Sequence[int], judged: 
     calls = _total(result.outcome.model_calls for result in chosen)
     drafts = [result.outcome.draft_calls for result in chosen if result.outcome.draft_calls is not None]
     rounds = _total(result.outcome.row_rounds for result in chosen)
-    outside = [result.outside_seconds for result in chosen if result.outside_seconds is not None]
+    outside = [result.outcome.outside_seconds for result in chosen if result.outcome.outside_seconds is not None]
     costs = [result.cost for result in chosen]
     repetitions = [value for result in chosen for value in result.repetitions]
     reading = [result.outcome.reading_seconds for result in chosen if result.outcome.reading_seconds is not None]

@@ -16,13 +16,14 @@ from random import Random
 
 from treewright.bench import speed
 from treewright.bench.arguments import Parser, add_common, listed, positive, temperature
-from treewright.bench.contestants import ALL, PLAIN
+from treewright.bench.contestants import ALL, PLAIN, drafting
 from treewright.bench.race import Unit, make_units
 from treewright.bench.report import record_writer
 from treewright.bench.speed_report import EVERY, all_equal, records
 from treewright.bench.stream_report import beside_best, report, verdicts
 from treewright.core.errors import InputError, choices
 from treewright.core.recipe import read_method
+from treewright.core.registry import called
 
 NOISE = "noise"
 NOISE_TOKENS = 32
@@ -48,14 +49,13 @@ def arguments(argv: list[str]) -> argparse.Namespace:
         raise InputError("--noise-temperature 0 makes no noise, since greedy text repeats itself; give a number above 0")
     if args.adaptive is None:
         named = (ADAPTIVE,) if args.methods == (ALL,) else args.methods
-        args.adaptive = tuple(name for name in named if read_method(name)[0] == ADAPTIVE)
+        args.adaptive = tuple(name for name in named if called(read_method(name)[0]) == ADAPTIVE)
         if not args.adaptive:
             raise InputError(
                 f"--methods {','.join(args.methods)} has no '{ADAPTIVE}', which --adaptive stands for where it is left out; name "
                 f"with --adaptive which of these adapt, or add {ADAPTIVE} to --methods"
             )
-    if args.methods != (ALL,):
-        check_adaptive(args.adaptive, args.methods)
+    check_adaptive(args.adaptive, drafting([role for role, _ in args.roles]) if args.methods == (ALL,) else args.methods)
     return args
 
 

@@ -31,6 +31,7 @@ KEPT = (
     "bos_token_id", "eos_token_id", "pad_token_id", "hidden_act", "rms_norm_eps", "rope_parameters", "max_position_embeddings",
 )  # fmt: skip
 """What is the small model's in every shape."""
+BIASES = ("attention_bias", "mlp_bias")
 
 
 def grown_llama(source: PreTrainedModel, size: str) -> LlamaForCausalLM:
@@ -39,18 +40,19 @@ def grown_llama(source: PreTrainedModel, size: str) -> LlamaForCausalLM:
     Raises ModelError for an unknown size, and what `grow` raises.
     """
     if size not in SIZES:
-        raise ModelError(f"unknown size '{size}' to grow to; {choices(size, SIZES)}")
+        _check_source(source)
+        sizes = [name for name in SIZES if _has_room(name, source)]
+        raise ModelError(f"unknown size '{size}' to grow to; {choices(size, sizes)}")
     return grow(source, configuration(size, source.dtype))
 
 
 def grow(source: PreTrainedModel, shape: LlamaConfig) -> LlamaForCausalLM:
     """`source`'s function in another shape: that of the configuration; token ids, positions and norms stay the small model's.
 
-    Raises ModelError for a model that is no Llama with tied embeddings and a padding token, and for a shape without room for it:
-    the hidden size must be a multiple of the small one's, heads be as wide, and everything else as many or more.
+    Raises ModelError for a model that is no Llama with tied embeddings, a padding token and no biases, and for a shape without
+    room for it: the hidden size must be a multiple of the small one's, heads be as wide, and everything else as many or more.
     """
-    if not isinstance(source, LlamaForCausalLM) or not source.config.tie_word_embeddings or source.config.pad_token_id is None:
-        raise ModelError(f"{type(source).__name__} cannot be grown; give a Llama with tied embeddings and a padding token")
+    _check_source(source)
     small: Any = source.config
     wanted = copy.deepcopy(shape)
     for name in KEPT:
@@ -74,9 +76,26 @@ def grow(source: PreTrainedModel, shape: LlamaConfig) -> LlamaForCausalLM:
     return large
 
 
+def _check_source(source: PreTrainedModel) -> None:
+    """Raises ModelError for a model that cannot be grown to any shape."""
+    if not isinstance(source, LlamaForCausalLM) or not source.config.tie_word_embeddings or source.config.pad_token_id is None:
+        raise ModelError(f"{type(source).__name__} cannot be grown; give a Llama with tied embeddings and a padding token")
+    for name in BIASES:
+        if getattr(source.config, name):
+            raise ModelError(f"{name} is True in the model to grow, and biases are not grown; give a Llama without them")
+
+
+def _has_room(size: str, source: PreTrainedModel) -> bool:
+    try:
+        _check(source.config, configuration(size))
+    except ModelError:
+        return False
+    return True
+
+
 def _check(small: Any, wanted: Any) -> None:
     """Raises ModelError where a configuration has no room for the small one."""
-    for name in ("head_dim", "attention_bias", "mlp_bias"):
+    for name in ("head_dim", *BIASES):
         if getattr(small, name) != getattr(wanted, name):
             raise ModelError(
                 f"{name} is {getattr(small, name)} in the model to grow and {getattr(wanted, name)} in the size wanted; they "

@@ -98,7 +98,8 @@ def certify(
 
 def _names(model: Loaded, wanted: Sequence[str] | None) -> list[str]:
     if wanted is None:
-        return [with_drafter(card.name) for card in installed() if card.lossless and fits(model, card.name)]
+        recipes = [with_drafter(card.name) for card in installed() if card.lossless]
+        return [recipe for recipe in recipes if fits(model, recipe)]
     for name in wanted:
         lossy = [card.name for card in Recipe.of(name).cards() if not card.lossless]
         if lossy:

@@ -22,7 +22,7 @@ from treewright.core.request import Sampling
 from treewright.core.roles import Parts
 from treewright.models.tables import Table
 from treewright.parts.constrain.grammar import GrammarMasks, compile_grammar
-from treewright.testing.bench import PROMPTS, Bench, Setting, parts_of
+from treewright.testing.bench import PROMPTS, Bench, Setting, parts_of, with_drafter
 from treewright.testing.certify import default_prompts, stand_in
 from treewright.testing.definition import plain_law
 from treewright.testing.enumerate import exact_law, total_variation
@@ -87,19 +87,26 @@ class Cell:
 
 
 def cells(drafters: Sequence[str] | None = None, pairwise: bool = False) -> list[Cell]:
-    """All compositions of the installed methods: every lossless method that drafts (or those of `drafters`), the kinds of
-    constraints, no steering, penalties and every method that claims to be composable, greedy and sampling. pairwise: few of
-    them, chosen so that every two values of different axes meet in at least one."""
+    """All compositions of the installed methods: every lossless method that drafts or says how long (or those of `drafters`; a
+    controller has a drafter beside it, `with_drafter`), the kinds of constraints, no steering, penalties and every method that
+    claims to be composable, greedy and sampling. pairwise: few of them, chosen so that every two values of different axes meet
+    in at least one."""
     cards = methods()
-    chosen = drafters or [card.name for card in cards if card.lossless and "propose" in card.roles and _fits_tables(card.needs)]
+    named = map(with_drafter, _drafting() if drafters is None else drafters)
+    chosen = [name for name in named if drafters is not None or _fits_tables(name)]
     steering = [NONE, PENALTIES, *(c.name for c in cards if "composable" in c.claims and set(c.roles) == {"steer"})]
-    axes = (list(chosen), list(ON_TABLES), steering, [GREEDY, SAMPLING])
+    axes = (chosen, list(ON_TABLES), steering, [GREEDY, SAMPLING])
     every = [Cell(*values) for values in itertools.product(*axes)]
     return _covering(every) if pairwise else every
 
 
-def _fits_tables(needs: Sequence[str]) -> bool:
-    return not Table(2, 0).capabilities.missing(needs)
+def _drafting() -> list[str]:
+    """Lossless methods that draft, or that say how long another drafts."""
+    return [card.name for card in methods() if card.lossless and ("propose" in card.roles or card.needs_drafter)]
+
+
+def _fits_tables(name: str) -> bool:
+    return not any(Table(2, 0).capabilities.missing(card.needs) for card in Recipe.of(name).cards())
 
 
 def _pairs(cell: Cell) -> set[tuple[tuple[int, str], ...]]:
@@ -175,9 +182,9 @@ def certify_matrix(
 ) -> list[Certificate]:  # fmt: skip
     """Every cell of the matrix on exact tables and on this model.
 
-    drafters: lossless methods that draft; None for all that fit the model. models: further models by role; for a role that
-    is missing a distorted copy of the target stands in. pairwise: a covering selection of the cells (see `cells`). told:
-    hears of every certificate as it comes.
+    drafters: lossless methods that draft, or say how long a drafter beside them does; None for all that fit the model.
+    models: further models by role; for a role that is missing a distorted copy of the target stands in. pairwise: a covering
+    selection of the cells (see `cells`). told: hears of every certificate as it comes.
 
     A 16-bit model is copied to float32, since equality of tokens is judged there. Raises InputError for a method that is not
     a lossless drafter. Cost: about half a second a cell on a model of a few million parameters.
@@ -187,12 +194,12 @@ def certify_matrix(
             f"model '{model.name}' fills slots in any order, and the matrix composes methods that write from left to right; "
             "leave out --matrix to certify its own methods"
         )
-    allowed = [card.name for card in methods() if card.lossless and "propose" in card.roles]
+    allowed = _drafting()
     drafters = None if drafters is None else [called(name) or name for name in drafters]
     for name in drafters or ():
         require(name in allowed, "method", name, f"a lossless method that drafts: {', '.join(allowed)}")
     own, given = exact_copy(model), {role: exact_copy(other) for role, other in (models or {}).items()}
-    fitting = [name for name in drafters or allowed if fits(own, name)]
+    fitting = [name for name in map(with_drafter, drafters or allowed) if fits(own, name)]
     prompts, rows = default_prompts(own, seed), []
     for cell in cells(fitting, pairwise):
         roles = Recipe.of(cell.method).roles()

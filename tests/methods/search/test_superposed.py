@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 
 import numpy as np
 import pytest
@@ -114,6 +115,19 @@ def test_it_is_the_papers_loop(options, ends, corpus):
     for prompt, result in zip(PROMPTS, found, strict=True):
         same(result, by_hand(table_answer, prompt, 5, CORPUS, config, ends))
         assert result.trace.model_calls <= 5
+
+
+def test_a_corpus_that_is_written_again_is_read_again(tmp_path):
+    path, model, config = tmp_path / "tokens.npy", load(TABLE), Config(alpha=0.9)
+    other = np.random.default_rng(3).integers(0, 6, 400)
+    scores = []
+    for version, corpus in enumerate((CORPUS, other)):
+        np.save(path, corpus)
+        os.utime(path, ns=(0, version))
+        found = treewright.generate(model, PROMPTS[0], "superposed", {"alpha": 0.9, "corpus": str(path)}, n=3, max_new_tokens=5)
+        same(found, by_hand(table_answer, PROMPTS[0], 5, corpus, config))
+        scores.append([sample.log_weight for sample in found.samples])
+    assert scores[0] != scores[1]
 
 
 def test_without_a_corpus_the_prompt_is_counted():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -247,6 +248,21 @@ def test_heads_are_read_once_for_a_model(tiny: Loaded, tmp_path: Path):
     assert len(model.memories) == 1
     assert treewright.generate(model, [1, 2, 3], "medusa", options, max_new_tokens=4).tokens == first.tokens
     assert len(model.memories) == 1
+
+
+def test_heads_that_are_written_again_are_read_again(tiny: Loaded, tmp_path: Path):
+    heads, model = random_heads(32, 60), Loaded(tiny.name, tiny.model, None, tiny.protocol)
+    options, claimed = {"heads": str(tmp_path), "nodes": 1}, []
+    for version, sign in enumerate((1, -1)):
+        for projection in heads.projections:
+            projection.weight *= sign
+        save_heads(heads, tmp_path, {})
+        os.utime(tmp_path / "medusa_lm_head.safetensors", ns=(0, version))
+        fresh = Loaded(tiny.name, tiny.model, None, tiny.protocol)
+        again, alone = (treewright.generate(one, [1, 2, 3], "medusa", options, max_new_tokens=8) for one in (model, fresh))
+        claimed.append([step.token for step in again.trace.steps])
+        assert claimed[-1] == [step.token for step in alone.trace.steps]
+    assert claimed[0] != claimed[1]
 
 
 def test_the_card_says_what_laws_use_on_tables():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,22 @@ def rated(head: Path, prefix: list[int]) -> float:
         state = state + z / (1 + np.exp(-z))
     refused, accepted = weights["output.weight"] @ state + weights["output.bias"]
     return 1 / (1 + np.exp(refused - accepted))
+
+
+def test_a_head_that_is_written_again_is_read_again(tmp_path):
+    model, module = treewright.load(TARGET), AcceptanceHead(HIDDEN_SIZE, 1)
+    options, longest = {"specdec_pp.head": str(tmp_path)}, []
+    for version, refused in enumerate((-30.0, 30.0)):
+        for weight in module.parameters():
+            torch.nn.init.zeros_(weight)
+        module.output.bias.data[0] = refused
+        save_acceptance(module, tmp_path, {})
+        os.utime(tmp_path / "acceptance_head.safetensors", ns=(0, version))
+        found = treewright.generate(
+            model, [1, 2], "speculative_sampling+specdec_pp", options, {"draft": treewright.load(DRAFT)}, max_new_tokens=20
+        )
+        longest.append(max(len(step.token) - 1 for step in found.trace.steps))
+    assert longest == [5, 2]
 
 
 @pytest.mark.parametrize("lag", [True, False])

@@ -32,7 +32,7 @@ from treewright.core.request import Sampling
 from treewright.core.roles import Completion, Parts, Round, TargetLaw, Verdict
 from treewright.ops.warp import probabilities
 from treewright.parts.search.hypotheses import BestScore, room
-from treewright.parts.search.ngrams import NGrams, read_tokens
+from treewright.parts.search.ngrams import NGrams, read_tokens, version_of
 
 CARD = {
     "title": "Superposed Decoding: Multiple Generations from a Single Autoregressive Inference Pass",
@@ -148,6 +148,7 @@ class Superposed(BestScore):
     def __init__(self, config: Config) -> None:
         super().__init__(0.0, config.drafts)
         self._config = config
+        self._version = version_of(config.corpus) if config.corpus else 0
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         rows = [Drafts(self._config, round.text.of(row).tolist(), self._ngrams(round, row)) for row in range(round.rows)]
@@ -166,7 +167,7 @@ class Superposed(BestScore):
         name = self._config.corpus
         if not name:
             return NGrams(round.text.of(row))
-        return round.memories.loaded(("n-grams", name), lambda: NGrams(read_tokens(name)))
+        return round.memories.loaded(("n-grams", name, self._version), lambda: NGrams(read_tokens(name)))
 
     def _grow(self, round: Round, rows: Sequence[Drafts]) -> int:
         """Adds the claim that mixes each row's drafts; its column."""

@@ -33,7 +33,7 @@ from treewright.core.randomness import SEARCH
 from treewright.core.recipe import Recipe, read_method
 from treewright.core.roles import Outcome, Parts, Round
 from treewright.parts.control.bandits import Pulls, exp3_law, loss_estimate, ucb_arm
-from treewright.parts.control.switch import Switch
+from treewright.parts.control.switch import Switch, check_seats
 
 CARD = {
     "title": "BanditSpec: Adaptive Speculative Decoding via Bandit Algorithms",
@@ -120,6 +120,8 @@ def parts(config: Config) -> Parts:
     again = next((name for name in names if names.count(name) > 1), None)
     if again is not None:
         raise CompositionError(f"arm '{again}' stands twice; name it once")
+    for recipe in recipes:
+        check_seats(recipe)
     arms = {name: build_parts(recipe) for name, recipe in zip(names, recipes, strict=True)}
     longest = config.longest or max(1, max(arm.claims for arm in arms.values()) - 1)
     return Switch(arms, Bandit(config, names, longest)).parts()

@@ -115,7 +115,8 @@ class MedusaTree:
 
     def _guesses(self, round: Round, states: torch.Tensor, count: int) -> np.ndarray:
         """The most probable tokens of every head for states [R, H], [heads, R, count] on the host."""
-        key = ("medusa", self._config.heads, round.vocabulary, states.shape[-1], states.dtype, str(states.device))
+        kind = (round.vocabulary, states.shape[-1], states.dtype, str(states.device))
+        key = ("medusa", self._config.heads, self._source.version, *kind)
         heads = round.memories.loaded(key, lambda: self._source.load(states, round.vocabulary))
         with torch.inference_mode():
             return heads(states).topk(count, dim=-1).indices.cpu().numpy()

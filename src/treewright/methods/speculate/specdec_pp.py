@@ -156,7 +156,7 @@ class SpecDecPP:
                 "one for your pair with `treewright train specdec_pp --model TARGET --draft DRAFT`, or leave head at none"
             )
         states = answers.hidden[:, column]
-        key = ("specdec_pp", self._config.head, states.dtype, str(states.device))
+        key = ("specdec_pp", self._config.head, file.version, states.dtype, str(states.device))
         head: AcceptanceHead = round.memories.loaded(key, lambda: file.load(states.device, states.dtype))
         with torch.inference_mode():
             rated: np.ndarray = head.acceptance(states).cpu().numpy()

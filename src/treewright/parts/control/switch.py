@@ -10,6 +10,7 @@ from typing import Protocol
 import numpy as np
 
 from treewright.core.errors import CompositionError
+from treewright.core.recipe import Recipe
 from treewright.core.roles import Outcome, Parts, Round, TargetLaw, Verdict
 
 SEATS = ("steer", "constrain", "form", "control", "draw", "select", "accept", "drive")
@@ -88,6 +89,21 @@ class Switch:
             round.memories = whole
 
 
+def check_seats(recipe: Recipe) -> None:
+    """Raises CompositionError where the cards of an arm name a seat that it may not bring. To be asked before the arm is built,
+    for a controller alone would then be told to look for a drafter."""
+    seat = next((seat for seat in SEATS if any(seat in card.roles for card in recipe.cards())), None)
+    if seat:
+        raise _refused(str(recipe), f"the seat '{seat}'")
+
+
+def _refused(name: str, brought: str) -> CompositionError:
+    return CompositionError(
+        f"arm '{name}' brings {brought}; an arm may bring propose, verify and observe alone, so join that method to the whole "
+        "recipe with '+' or leave it out"
+    )
+
+
 def _check(name: str, arm: Parts) -> None:
     brought = next((seat for seat in SEATS if getattr(arm, seat)), None)
     asks: dict[str, Callable[[Parts], bool]] = {
@@ -97,9 +113,6 @@ def _check(name: str, arm: Parts) -> None:
     }
     wanted = f"the seat '{brought}'" if brought else next((words for words, holds in asks.items() if holds(arm)), None)
     if wanted:
-        raise CompositionError(
-            f"arm '{name}' brings {wanted}; an arm may bring propose, verify and observe alone, so join that method to the whole "
-            "recipe with '+' or leave it out"
-        )
+        raise _refused(name, wanted)
     if arm.verify is None:
         raise CompositionError(f"arm '{name}' brings nothing that verifies; build it with `core.build.build_parts`")

@@ -22,11 +22,12 @@ FILE = "acceptance_head.safetensors"
 
 @dataclass(frozen=True, slots=True)
 class AcceptanceFile:
-    """A file whose keys and shapes were checked."""
+    """A file whose keys and shapes were checked. version: when it was written, in nanoseconds."""
 
     path: Path
     hidden_size: int
     layers: int
+    version: int
 
     def load(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> AcceptanceHead:
         """The head itself, ready to answer. Costs one reading of the file."""
@@ -47,6 +48,7 @@ def open_acceptance(name: str) -> AcceptanceFile:
             f"head is '{name}', which is no folder with {FILE} and no such file; bundled heads: {', '.join(bundled) or 'none'}; "
             "`treewright train specdec_pp` makes one for a target and a draft of yours"
         )
+    version = path.stat().st_mtime_ns
     try:
         with safe_open(path, "pt") as file:
             shapes = {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
@@ -59,7 +61,7 @@ def open_acceptance(name: str) -> AcceptanceFile:
     for key in sorted(shapes.keys() | expected.keys()):
         if shapes.get(key) != expected.get(key):
             raise _bad(path, f"'{key}' has the shape {shapes.get(key)} and should have {expected.get(key)}")
-    return AcceptanceFile(path, hidden_size, layers)
+    return AcceptanceFile(path, hidden_size, layers, version)
 
 
 def _bad(path: Path, reason: str) -> InputError:

@@ -38,7 +38,7 @@ Choices = tuple[tuple[int, ...], ...]
 @dataclass(frozen=True, slots=True)
 class HeadsFile:
     """A file of heads whose keys and shapes were checked. choices: rank paths of the tree measured for them, the best
-    first, or () where the file has none."""
+    first, or () where the file has none. version: when the weights were written, in nanoseconds."""
 
     path: Path
     hidden_size: int
@@ -47,6 +47,7 @@ class HeadsFile:
     layers: int
     tied: bool
     choices: Choices
+    version: int
 
     def load(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> MedusaHeads:
         """The heads themselves, ready to answer. Costs one reading of the file."""
@@ -75,6 +76,7 @@ def find_heads(name: str) -> Path:
 def open_heads(name: str) -> HeadsFile:
     """Finds and checks the heads called `name` without building them. Raises InputError."""
     path = find_heads(name)
+    version = path.stat().st_mtime_ns
     shapes = _shapes(path)
     parsed = {key: KEY.fullmatch(key) for key in shapes if key != SHARED}
     strange = next((key for key, match in parsed.items() if match is None), None)
@@ -88,7 +90,7 @@ def open_heads(name: str) -> HeadsFile:
         raise _bad(path, f"'{first}', the projection to the vocabulary, is missing or is no matrix")
     vocabulary, hidden_size = shapes[first]
     _check_shapes(path, shapes, _expected(hidden_size, vocabulary, heads, layers, tied))
-    return HeadsFile(path, hidden_size, vocabulary, heads, layers, tied, _choices(path, heads))
+    return HeadsFile(path, hidden_size, vocabulary, heads, layers, tied, _choices(path, heads), version)
 
 
 def save_heads(heads: MedusaHeads, folder: Path, config: Mapping[str, Any], dtype: torch.dtype = torch.bfloat16) -> None:

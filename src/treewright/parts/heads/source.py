@@ -27,6 +27,11 @@ class HeadsSource:
         return RANDOM_HEADS if self._file is None else self._file.heads
 
     @property
+    def version(self) -> int:
+        """When the file was written, in nanoseconds; 0 for untrained heads."""
+        return 0 if self._file is None else self._file.version
+
+    @property
     def choices(self) -> Choices:
         """The rank paths that were measured for these heads, best first; () where none were."""
         return () if self._file is None else self._file.choices

@@ -37,13 +37,25 @@ class NGrams:
             yield tokens, counts / max(1, len(places))
 
 
+def version_of(name: str) -> int:
+    """When a file was written, in nanoseconds. Raises InputError where it is missing."""
+    try:
+        return Path(name).expanduser().stat().st_mtime_ns
+    except OSError as error:
+        raise _unreadable(name, error) from error
+
+
 def read_tokens(name: str) -> np.ndarray:
     """The token ids [T] of a .npy file. Raises InputError."""
     path = Path(name).expanduser()
     try:
         text = np.load(path, allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise InputError(f"corpus is '{name}', which cannot be read ({error}); give a .npy file of token ids") from error
+        raise _unreadable(name, error) from error
     if not isinstance(text, np.ndarray) or text.ndim != 1 or not np.issubdtype(text.dtype, np.integer) or len(text) < 2:
         raise InputError(f"corpus is '{name}'; allowed: a .npy file of at least 2 token ids in one row, -1 between documents")
     return text.astype(np.int64)
+
+
+def _unreadable(name: str, error: Exception) -> InputError:
+    return InputError(f"corpus is '{name}', which cannot be read ({error}); give a .npy file of token ids")
