@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from treewright.parts.control.rest import ASLEEP, CREDIT, FORGIVEN, LONGEST_REST, SPELL, Rest
+from treewright.parts.control.rest import ASLEEP, CAUTION, CREDIT, FORGIVEN, LISTENS, LONGEST_REST, SPELL, Rest
 
 
 def spells(rest, gain, count):
-    """(rounds with a look, rounds of the rest behind them), so many times, where every look brings `gain`."""
+    """(rounds with a look, rounds of the rest behind them), so many times. gain: beyond what a look is known to cost."""
     found = []
     for _ in range(count):
         looks = rests = 0
         while not rest.take(awake=False):
-            rest.judge(gain)
+            rest.judge(gain + CAUTION)
             looks += 1
             if looks > 1000:
                 return [*found, (looks, 0)]
@@ -37,11 +37,22 @@ def test_what_loses_much_rests_at_once():
     assert spells(Rest(), -5.0, 3) == [(1, 1), (1, 3), (1, 7)]
 
 
+def test_rows_that_wait_for_each_other_must_gain_more():
+    rests = []
+    for rows in (1, 2, 8):
+        rest, looks = Rest(), 0
+        while not rest.take(awake=False) and looks < 1000:
+            rest.judge(CAUTION + 0.06, rows)
+            looks += 1
+        rests.append(looks < 1000)
+    assert rests == [False, False, True]
+
+
 def test_what_pays_never_rests_and_forgets_that_it_did():
     assert spells(Rest(), 0.01, 1) == [(1001, 0)]
     rest = Rest()
     spells(rest, -1.0, 5)
-    rest.judge(CREDIT)
+    rest.judge(CREDIT + CAUTION)
     assert not rest.take(awake=False) and spells(rest, -5.0, 1)[0][1] == 1
 
 
@@ -52,6 +63,18 @@ def test_a_rest_ends_where_a_text_copies_itself():
     assert rest.take(awake=False) and not rest.take(awake=True) and not rest.take(awake=False)
 
 
+def test_a_rest_listens_now_and_then():
+    rest = Rest()
+    assert not rest.listens
+    spells(rest, -5.0, 6)
+    rest.judge(-5.0)
+    heard = []
+    for _ in range(LONGEST_REST):
+        heard.append(rest.listens)
+        assert rest.take(awake=False)
+    assert sum(heard) == LONGEST_REST // LISTENS and not rest.listens
+
+
 def test_another_request_is_looked_at_again_and_rests_sooner_than_the_first():
     rest = Rest()
     spells(rest, -5.0, 7)
@@ -59,7 +82,7 @@ def test_another_request_is_looked_at_again_and_rests_sooner_than_the_first():
     rest.begin()
     assert not rest.take(awake=False)
     looks, rests = spells(rest, -0.1, 1)[0]
-    assert looks < CREDIT / 0.1 - 2 and 1 < rests < LONGEST_REST and rests == 2 * (LONGEST_REST // FORGIVEN) + 1
+    assert looks == pytest.approx(SPELL / 0.1, abs=1.5) and rests == 2 * (LONGEST_REST // FORGIVEN) + 1
     fresh = Rest()
     fresh.begin()
     assert spells(fresh, -0.1, 3) == spells(Rest(), -0.1, 3)

@@ -62,6 +62,14 @@ def test_no_claim_is_deeper_than_the_text_may_be(round_of):
     assert round.forest.shape.depth.max() <= 2
 
 
+def test_what_a_rest_passed_over_is_caught_up_with(round_of):
+    method, round = Auto(Config()), round_of([[1, 2]], claims=32, room=9)
+    writing = method._writing(round, 0)
+    round.text.append(0, [3, 4, 5])
+    assert method._writing(round, 0, new=1) is writing and writing.tokens.tolist() == [1, 2, 3, 4]
+    assert method._writing(round, 0) is writing and writing.tokens.tolist() == [1, 2, 3, 4, 5]
+
+
 def test_a_round_without_claims_is_tried_now_and_then(decode):
     target = Table(6, seed=0, sharpness=8)
     widths = []

@@ -84,9 +84,14 @@ class Auto:
     def _cost(round: Round) -> RoundCost:
         return round.memories.model(("auto", "cost", round.rows), lambda: RoundCost(round.rows))
 
-    def _writing(self, round: Round, row: int, most: int | None = None) -> Writing:
-        """What is remembered of a row's text, up to its first `most` tokens where it is new."""
-        return round.memories.row(round.keys[row], "auto", lambda: Writing(round.vocabulary, round.text.of(row)[:most]))
+    def _writing(self, round: Round, row: int, new: int = 0) -> Writing:
+        """What is remembered of a row's text but for its `new` last tokens; what a rest passed over is caught up with."""
+        text = round.text.of(row)
+        text = text[: len(text) - new]
+        writing = round.memories.row(round.keys[row], "auto", lambda: Writing(round.vocabulary, text))
+        if writing.length < len(text):
+            writing.extend(text[writing.length :])
+        return writing
 
     def propose(self, round: Round) -> None:
         self._looked, self._resting = 0.0, False
@@ -110,7 +115,8 @@ class Auto:
             self._rest.begin()
         if cost.plain_is_due:
             return True
-        self._resting = self._rest.take(awake=any(self._writing(round, row).match >= AWAKE for row in range(round.rows)))
+        listens = self._rest.listens
+        self._resting = self._rest.take(listens and any(self._writing(round, row).match >= AWAKE for row in range(round.rows)))
         return self._resting
 
     def read_prompts(self, round: Round, prompts: Sequence[Sequence[int]], top: np.ndarray) -> None:
@@ -125,12 +131,10 @@ class Auto:
             # A round that looked for drafts and took none would have been shorter without looking.
             self._cost(round).update(round.forest.columns, outcome.seconds - self._looked)
         if self._resting and self._rest is not None and self._rest.deep:
-            for row, emitted in enumerate(outcome.emitted):
-                self._writing(round, row, -len(emitted) or None).extend(emitted)
             return
         self._learn(outcome)
         if own and self._rest is not None and not self._resting:
-            self._rest.judge(self._gain(outcome, time.perf_counter() - begun))
+            self._rest.judge(self._gain(outcome, time.perf_counter() - begun), round.rows)
 
     def _learn(self, outcome: Outcome) -> None:
         round, guesser = outcome.round, self._guesser(outcome.round)
@@ -138,7 +142,7 @@ class Auto:
         kinds = share_kinds(values)
         parent = round.forest.shape.parent
         for row, emitted in enumerate(outcome.emitted):
-            writing = self._writing(round, row, -len(emitted) or None)
+            writing = self._writing(round, row, len(emitted))
             above = parent[0 if round.forest.shape.shared else row]
             guesser.observe(writing, emitted, round.forest.token[row], above, ids[row], kinds[row])
 

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 CREDIT, SPELL = 2.0, 0.5
 """What may be lost before the first rest, and between two rests, in rounds of one claim."""
+CAUTION = 0.06
+"""What a round with a look costs beyond what can be seen in it: it leaves the processor's caches to what it looked at."""
+WAITING = 0.1
+"""What drafts cost beside that in a large batch: its rows do not end together, and the last ones run nearly alone."""
 LONGEST_REST = 63
 """The most rounds together that go by without a look."""
 ASLEEP = 4
 """In longer rests nothing is learned either."""
+LISTENS = 8
+"""Rounds of a rest between two looks at whether a text has begun to copy itself."""
 FORGIVEN = 4
 """By what a rest of an earlier request is shortened for the next, whose text may be another kind of text."""
 
@@ -25,11 +31,11 @@ class Rest:
     def begin(self) -> None:
         """Another request. Looks are worth more again, for its text may be of another kind."""
         self._length //= FORGIVEN
-        self._left, self._balance = 0, max(self._balance, CREDIT / 2 if self._length else CREDIT)
+        self._left, self._balance = 0, SPELL if self._length else CREDIT
 
-    def judge(self, gain: float) -> None:
-        """A round with a look brought so many tokens for each row more than rounds of one claim would have in its time."""
-        self._balance = min(CREDIT, self._balance + gain)
+    def judge(self, gain: float, rows: int = 1) -> None:
+        """A round with a look brought so many tokens for each of its rows more than rounds of one claim would have in its time."""
+        self._balance = min(CREDIT, self._balance + gain - CAUTION - WAITING * (1 - 1 / rows))
         if self._balance == CREDIT:
             self._length = 0
         elif self._balance < 0:
@@ -43,6 +49,11 @@ class Rest:
             return False
         self._left -= 1
         return True
+
+    @property
+    def listens(self) -> bool:
+        """Whether it is worth to ask, in this round of a rest, for what would end it; it does not begin with one."""
+        return self._left > 0 and self._left % LISTENS == 0
 
     @property
     def deep(self) -> bool:

@@ -56,6 +56,11 @@ class Writing:
         return int(self.script.at[2])
 
     @property
+    def length(self) -> int:
+        """Tokens of the text."""
+        return int(self.script.at[0])
+
+    @property
     def last(self) -> np.ndarray:
         """The last tokens, at most `ORDERS`."""
         length = self.script.at[0]
