@@ -81,12 +81,15 @@ def race(
     warmed by the run's own units, in their order, and never by an earlier reading of the same prompt.
     """
     order = random.Random(setting.seed)
-    _pass(contestants, units if warm_all else units[:1], setting, order)
-    tell("warm")
     passes = []
-    for number in range(repeats):
-        passes.append(_pass(contestants, units, setting, order))
-        tell(f"repeat {number + 1} of {repeats}")
+    try:
+        _pass(contestants, units if warm_all else units[:1], setting, order)
+        tell("warm")
+        for number in range(repeats):
+            passes.append(_pass(contestants, units, setting, order))
+            tell(f"repeat {number + 1} of {repeats}")
+    finally:
+        gc.unfreeze()
     return {
         contestant.name: [_median(unit, [done[contestant.name][index] for done in passes]) for index, unit in enumerate(units)]
         for contestant in contestants
@@ -98,7 +101,9 @@ def _pass(
 ) -> dict[str, list[Outcome]]:  # fmt: skip
     for contestant in contestants:
         contestant.forget()
+    # A collection of all that torch and transformers hold takes a third of a second, and meets one contestant by chance.
     gc.collect()
+    gc.freeze()
     found: dict[str, list[Outcome]] = {contestant.name: [] for contestant in contestants}
     for turn, unit in enumerate(units):
         # Drawn, not rotated: nobody follows the same contestant each time, whose threads may still be awake.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-CREDIT, SPELL = 2.0, 0.5
-"""What may be lost before the first rest, and between two rests, in rounds of one claim."""
+import math
+
+CREDIT, SPELL = 5.0, 1.5
+"""What one row may lose before the first rest, and between two rests, in rounds of one claim. Luck evens out among several rows,
+so they may lose less, by the root of their number."""
 CAUTION = 0.06
 """What a round with a look costs beyond what can be seen in it: it leaves the processor's caches to what it looked at."""
 WAITING = 0.1
@@ -26,21 +29,23 @@ class Rest:
     """
 
     def __init__(self) -> None:
-        self._balance, self._length, self._left = CREDIT, 0, 0
+        self._share, self._length, self._left = 1.0, 0, 0
 
     def begin(self) -> None:
         """Another request. Looks are worth more again, for its text may be of another kind."""
         self._length //= FORGIVEN
-        self._left, self._balance = 0, SPELL if self._length else CREDIT
+        self._left, self._share = 0, SPELL / CREDIT if self._length else 1.0
 
     def judge(self, gain: float, rows: int = 1) -> None:
-        """A round with a look brought so many tokens for each of its rows more than rounds of one claim would have in its time."""
-        self._balance = min(CREDIT, self._balance + gain - CAUTION - WAITING * (1 - 1 / rows))
-        if self._balance == CREDIT:
+        """A round with a look brought so many tokens more, for each of its rows, than rounds of one claim would have in its
+        time."""
+        credit = CREDIT / math.sqrt(rows)
+        self._share = min(1.0, self._share + (gain - CAUTION - WAITING * (1 - 1 / rows)) / credit)
+        if self._share == 1:
             self._length = 0
-        elif self._balance < 0:
-            self._length = min(2 * self._length + 1, LONGEST_REST)
-            self._left, self._balance = self._length, SPELL
+        elif self._share < 0:
+            self._length = min(4 * self._length + 3, LONGEST_REST)
+            self._left, self._share = self._length, SPELL / CREDIT
 
     def take(self, awake: bool) -> bool:
         """Whether this round goes by without a look; `awake` ends a rest at once."""
