@@ -9,8 +9,7 @@ it. So a claim has a chance, and the tree takes the claim with the largest next,
 What a round with claims costs is learned by comparing it with rounds without that lay near it: where the trees of the whole batch
 do not promise more tokens for their cost than a round without claims, there are none, and that is plain decoding. Looking and
 learning cost as well: where rounds brought less than all they cost, whole rounds go by without either, ever more of them; a text
-that begins to copy itself ends that. So a text that only repeats itself gets long chains, code gets wide trees, noise gets nothing,
-each as soon as it is so.
+that begins to copy itself ends that. So a text that only repeats itself gets long chains, code gets wide trees, noise nothing.
 (Choosing the number of claims from the costs as well was tried and lost to a fixed number, docs/log.md.)
 
 Cost: one target call a round, no other model; building 23 claims and learning from them takes about 0.1 ms each, in loops that
