@@ -14,7 +14,8 @@ def jit(kernel: Kernel) -> Kernel:
     """`kernel` compiled at its first call, a second or two once for each installation: machine code is kept on disk, beside the
     source or in the user's cache, and only in memory where neither can be written.
 
-    Kernels that call each other stand in one file: numba looks at the file of the outermost for whether code on disk is stale.
+    Kernels that call each other, and the constants that they read, stand in one file: numba looks at the file of the outermost
+    for whether code on disk is stale.
     """
     try:
         return cast(Kernel, numba.njit(cache=True)(kernel))

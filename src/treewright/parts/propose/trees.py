@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
@@ -81,18 +81,8 @@ SparseLaw = tuple[list[int], list[float]]
 """Different tokens and their chances, all above 0, of any sum."""
 
 
-class Placed(Protocol):
-    """What `place` needs of a tree: tokens and parents of its nodes in order, the frontier first."""
-
-    @property
-    def tokens(self) -> Sequence[int]: ...
-    @property
-    def parents(self) -> Sequence[int]: ...
-    def __len__(self) -> int: ...
-
-
 def place(
-    round: Round, tries: Sequence[Placed], law: Law = Law.DELTA, q: Mapping[int, DraftLaws] | None = None
+    round: Round, tries: Sequence[Trie], law: Law = Law.DELTA, q: Mapping[int, DraftLaws] | None = None
 ) -> None:  # fmt: skip
     """Makes the round's claims of one trie for each row, rows with fewer nodes filled up with absent claims; `law` and `q` as
     in `Forest.grow`, and siblings that were drawn stand in the order they were drawn in. Replaces what was claimed before.
