@@ -38,20 +38,24 @@ def _drawable(ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 @jit
+def ordered(bits: np.ndarray, place: int) -> np.signedinteger:
+    """The bits of a float as a number of the same order: those of a negative float, all but its sign, are turned round."""
+    flip, sign = bits.dtype.type(np.iinfo(bits.dtype).max), bits.dtype.type(8 * bits.itemsize - 1)
+    return bits.dtype.type(bits[place] ^ (bits.dtype.type(bits[place] >> sign) & flip))
+
+
+@jit
 def block_maxima(bits: np.ndarray, maxima: np.ndarray) -> None:
     """The largest of every `BLOCK` entries of bits [V], by the order of the floats. Written so that it is vectorised."""
-    flip, sign = bits.dtype.type(np.iinfo(bits.dtype).max), bits.dtype.type(8 * bits.itemsize - 1)
-    least = bits.dtype.type(-flip - 1)
+    least = bits.dtype.type(np.iinfo(bits.dtype).min)
     for block in range(len(bits) // BLOCK):
         most = least
         for place in range(block * BLOCK, block * BLOCK + BLOCK):
-            number = bits[place]
-            most = max(most, bits.dtype.type(number ^ (bits.dtype.type(number >> sign) & flip)))
+            most = max(most, ordered(bits, place))
         maxima[block] = most
     most = least
     for place in range(len(bits) // BLOCK * BLOCK, len(bits)):
-        number = bits[place]
-        most = max(most, bits.dtype.type(number ^ (bits.dtype.type(number >> sign) & flip)))
+        most = max(most, ordered(bits, place))
     if len(bits) % BLOCK:
         maxima[-1] = most
 
@@ -60,7 +64,6 @@ def block_maxima(bits: np.ndarray, maxima: np.ndarray) -> None:
 def largest_bits(bits: np.ndarray, ids: np.ndarray, values: np.ndarray) -> None:
     """Writes into ids and values [N, k] the largest numbers of each row of bits [N, V], which are those of floats."""
     rows, width = bits.shape
-    flip, sign = bits.dtype.type(np.iinfo(bits.dtype).max), bits.dtype.type(8 * bits.itemsize - 1)
     maxima = np.empty((width + BLOCK - 1) // BLOCK, bits.dtype)
     blocks, all_blocks = np.empty(min(ids.shape[1], len(maxima)), np.int64), np.arange(len(maxima))
     places, order = np.empty(len(blocks) * BLOCK, np.int64), np.empty(width, bits.dtype)
@@ -73,8 +76,7 @@ def largest_bits(bits: np.ndarray, ids: np.ndarray, values: np.ndarray) -> None:
         count = 0
         for block in blocks:
             for place in range(block * BLOCK, min(width, (block + 1) * BLOCK)):
-                number = numbers[place]
-                order[place] = bits.dtype.type(number ^ (bits.dtype.type(number >> sign) & flip))
+                order[place] = ordered(numbers, place)
                 places[count] = place
                 count += 1
         keep_largest(order, places[:count], ids[row])

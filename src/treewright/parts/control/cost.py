@@ -27,7 +27,7 @@ class RoundCost:
 
     A machine's speed drifts by more than claims cost, so that seconds of long ago say nothing; what two rounds in a row took
     does. One line and no figure for each size, because a size that was seldom tried would keep what it cost in a bad moment
-    for ever. rounds: how many were seen, measured or not; alone: the seconds of the last measured one of one claim, 0 before it.
+    for ever. alone: the seconds of the last measured round of one claim, 0 before it.
     """
 
     def __init__(self, rows: int = 1) -> None:
@@ -37,26 +37,26 @@ class RoundCost:
         self.alone = 0.0
         self._drafted: list[tuple[int, int, float]] = []
         self._widths = {1}
-        self.rounds, self._rounds_alone, self._last = 0, 0, {True: 0, False: 0}
+        self._rounds, self._rounds_alone, self._last = 0, 0, {True: 0, False: 0}
 
     def update(self, claims: int, seconds: float) -> None:
         """One round of so many claims, frontier included, took so long. One of 0 seconds was not measured; the first of a width
         is not counted, for it may hold what is built once."""
-        self.rounds += 1
+        self._rounds += 1
         alone = claims == 1
         self._rounds_alone += alone
-        last_alone, self._last[alone] = self._last[True], self.rounds
+        last_alone, self._last[alone] = self._last[True], self._rounds
         if seconds <= 0 or claims not in self._widths:
             self._widths.add(claims)
         elif alone:
             for when, width, took in self._drafted:
-                if self.rounds - when <= NEAR:
+                if self._rounds - when <= NEAR:
                     self._compare(width, took, seconds)
             self.alone, self._drafted = seconds, []
         else:
-            if self.alone and self.rounds - last_alone <= NEAR:
+            if self.alone and self._rounds - last_alone <= NEAR:
                 self._compare(claims, seconds, self.alone)
-            self._drafted = [*self._drafted[1 - NEAR :], (self.rounds, claims, seconds)]
+            self._drafted = [*self._drafted[1 - NEAR :], (self._rounds, claims, seconds)]
 
     def _compare(self, claims: int, seconds: float, alone: float) -> None:
         place = self._compared % KEPT
@@ -80,10 +80,10 @@ class RoundCost:
     @property
     def plain_is_due(self) -> bool:
         """Whether a round of one claim must be seen before a decision."""
-        return self._rounds_alone < FIRST or self.rounds - self._last[True] >= PROBE
+        return self._rounds_alone < FIRST or self._rounds - self._last[True] >= PROBE
 
     def pays(self, claims: int, promised: float) -> bool:
         """Whether a round of so many claims, thought to bring `promised` tokens beside one for each row, brings more tokens a
         second than one of one claim. Refusals are tested now and then."""
-        tested = self.rounds - self._last[False] >= PROBE
+        tested = self._rounds - self._last[False] >= PROBE
         return tested or self._rows + KEPT_PROMISE * promised > self._rows * self.at(claims)
