@@ -237,7 +237,7 @@ def test_the_chosen_arm_proposes_and_verifies_and_all_arms_hear(decode):
 
 @pytest.mark.parametrize(
     ("method", "lessons"),
-    [("sequoia", lambda kept: kept["sequoia"].acceptance.seen), ("auto", lambda kept: kept["auto"].rounds)],
+    [("sequoia", lambda kept: kept["sequoia"].acceptance.seen), ("auto", lambda kept: kept["auto"]._rounds)],
 )  # fmt: skip
 def test_an_arm_learns_acceptance_and_costs_from_its_own_rounds_alone(method, lessons, decode):
     """Others draft in all rounds but the first, in which the arm knows nothing."""
