@@ -26,6 +26,7 @@ from treewright.models.exit_layers import find_head
 from treewright.models.layer_plans import find_layers
 from treewright.models.masks import Masks
 from treewright.models.memory import Layout, Memory, Probe
+from treewright.models.packing import Packing
 from treewright.models.recompute import Reader, Reading, RecomputeSession
 from treewright.models.recurrent import continues, state_layout
 from treewright.models.recurrent_session import RecurrentSession
@@ -49,6 +50,7 @@ class CausalModel:
 
     def __init__(self, model: PreTrainedModel, compile: bool = False) -> None:
         self.model = model.eval()
+        self._packing = Packing.of(model)
         self.config = model.config.get_text_config()
         self.device, self.dtype = model.device, model.dtype
         if self.dtype == torch.float64 and model._can_set_experts_implementation():
@@ -173,12 +175,13 @@ class CausalModel:
             extra["inputs_embeds"] = fed
         else:
             extra["input_ids"] = torch.from_numpy(fed).to(self.device)
-        with attending_to_trees(self.model):
+        with attending_to_trees(self.model), self._packing.running():
             output = self.model(use_cache=True, **inputs, **extra)
         exits = Exits(torch.stack(output.hidden_states[:-1], dim=2), self.head) if layers and self.head is not None else None
         return Answers(output.logits, output.hidden_states[-1] if hidden else None, exits=exits)
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> Session:
+        self._packing.refresh()
         if opening.layers and self.head is None:
             raise CapabilityError(
                 f"exit layers were asked of a {type(self.model).__name__}, whose final norm and output matrix could not be "
@@ -200,7 +203,8 @@ class CausalModel:
             for row, sequence in enumerate(sequences):
                 ids[row, : len(sequence)] = sequence
             wanted = opening.hidden or opening.layers
-            with nullcontext() if not plans or self.layers is None else self.layers.running(plans):
+            partly = nullcontext() if not plans or self.layers is None else self.layers.running(plans)
+            with partly, self._packing.running():
                 output = self.model(input_ids=torch.from_numpy(ids).to(self.device), use_cache=False, output_hidden_states=wanted)
             hidden = output.hidden_states[-1].cpu() if opening.hidden else None
             layers = torch.stack(output.hidden_states[:-1], dim=2).cpu() if opening.layers else None

@@ -28,6 +28,7 @@ from treewright.models.compiled import CompiledStep
 from treewright.models.cross_memory import CrossMemory
 from treewright.models.encoder_decoder_session import EncoderDecoderSession
 from treewright.models.memory import KeysValues, Layout, Probe
+from treewright.models.packing import Packing
 from treewright.models.placing import Places
 
 
@@ -40,6 +41,7 @@ class EncoderDecoderModel:
 
     def __init__(self, model: PreTrainedModel) -> None:
         self.model = model.eval()
+        self._packing = Packing.of(model)
         self._decoder: Any = model.get_decoder()
         self._encoder: Any = model.get_encoder()
         self.config = model.config.get_text_config()
@@ -112,10 +114,11 @@ class EncoderDecoderModel:
         ids, mask = np.zeros((2, len(prompts), longest), np.int64)
         for row, prompt in enumerate(prompts):
             ids[row, : len(prompt)], mask[row, : len(prompt)] = prompt, 1
-        states = self._encoder(
-            input_ids=torch.from_numpy(ids).to(self.device), attention_mask=torch.from_numpy(mask).to(self.device)
-        ).last_hidden_state
-        return self._project(self._projections, self._cross, states)
+        with self._packing.running():
+            states = self._encoder(
+                input_ids=torch.from_numpy(ids).to(self.device), attention_mask=torch.from_numpy(mask).to(self.device)
+            ).last_hidden_state
+            return self._project(self._projections, self._cross, states)
 
     @torch.inference_mode()
     def forward(
@@ -126,7 +129,7 @@ class EncoderDecoderModel:
         these models have no way to keep some, and no exit layers are read."""
         # The decoder attends to a prompt only where it is handed states; what it sees of them is in the cache.
         states = torch.zeros(1, 1, 1, dtype=self.dtype, device=self.device)
-        with attending_to_trees(self._decoder), self._places.at(block.positions, block.keys):
+        with attending_to_trees(self._decoder), self._places.at(block.positions, block.keys), self._packing.running():
             output = self.model(
                 decoder_input_ids=torch.from_numpy(block.ids).to(self.device), decoder_attention_mask=block.masks,
                 encoder_outputs=BaseModelOutput(states), attention_mask=cache.mask,  # type: ignore[arg-type]
@@ -136,6 +139,7 @@ class EncoderDecoderModel:
         return Answers(logits, output.decoder_hidden_states[-1] if hidden else None)
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> Session:
+        self._packing.refresh()
         return EncoderDecoderSession(self, text, opening, record)
 
     def new_memory(self, rows: int, scratch: int, slots: int) -> CrossMemory:

@@ -20,6 +20,7 @@ from treewright.core.text import Text
 from treewright.models.clock import settled_time
 from treewright.models.masked_session import MaskedSession
 from treewright.models.memory import Probe
+from treewright.models.packing import Packing
 
 SHIFTED = ("dream",)
 """Model types of transformers configurations whose position i predicts the token of slot i + 1."""
@@ -35,6 +36,7 @@ class MaskedModel:
 
     def __init__(self, network: Any, mask: int, shift: bool = False, known: int | None = None) -> None:
         self.network = network.eval()
+        self._packing = Packing.of(network)
         self.config = network.config
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype
@@ -51,6 +53,7 @@ class MaskedModel:
         )
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> Session:
+        self._packing.refresh()
         if opening.reuse and not self._can_reuse():
             raise CapabilityError(
                 f"a cache was asked for, but {type(self.network).__name__} takes no keys and values from outside; "
@@ -95,7 +98,8 @@ class MaskedModel:
         return self._logits(inputs)
 
     def _logits(self, inputs: dict[str, Any]) -> torch.Tensor:
-        output = self.network(**inputs)
+        with self._packing.running():
+            output = self.network(**inputs)
         return output if isinstance(output, torch.Tensor) else output.logits
 
     def timed(self) -> float:
