@@ -128,6 +128,7 @@ class CausalSession(OwnColumns):
     def root(self) -> Answers:
         return self.score(Forest(self._text.frontier()))
 
+    @torch.inference_mode()
     def score(self, forest: Forest, plans: Sequence[LayerPlan] = ()) -> Answers:
         if self._columns is not None:
             self._drop_claims()
@@ -176,7 +177,6 @@ class CausalSession(OwnColumns):
         self._tell("sketch", *block.shape, self._model.timed() - start, [plan])
         return answers
 
-    @torch.inference_mode()
     def _first_block(self, forest: Forest, plans: Sequence[LayerPlan], kind: str) -> Answers | None:
         """Outputs of the pending tokens and of all claims so far, at offset 0; None where there are neither."""
         self._pending = self._text.length - self.seen
@@ -187,10 +187,9 @@ class CausalSession(OwnColumns):
         self._lead = int(self._pending.max())
         return self._forward(forest, 0, plans, kind) if self._lead + forest.columns > 1 else None
 
-    @torch.inference_mode()
     def _assemble(self, block: Answers | None, columns: int) -> Answers:
         """Answers by column: the block's outputs from the frontier on, the kept root where nothing was pending."""
-        lead, root = self._lead, self._roots() if (self._pending == 0).any() else None
+        lead, root = self._lead, None if self._pending.all() else self._roots()
 
         def place(outputs: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
             if lead == 0:
@@ -201,11 +200,12 @@ class CausalSession(OwnColumns):
             outputs[idle, 0] = kept[idle, 0]
             return outputs
 
-        if block is None or root is None:
-            return root if block is None else block.map(lambda outputs: outputs[:, lead - 1 : lead - 1 + columns])  # type: ignore[return-value]
-        return block.merge(root, place)
+        if block is None:
+            return root  # type: ignore[return-value]
+        if root is not None:
+            return block.merge(root, place)
+        return block if lead == 1 else block.map(lambda outputs: outputs[:, lead - 1 : lead - 1 + columns])
 
-    @torch.inference_mode()
     def _next_block(self, forest: Forest, plans: Sequence[LayerPlan]) -> None:
         """Claims added since the last call, after those that are live."""
         added = self._forward(forest, self._scored, plans, "score")
@@ -284,9 +284,10 @@ class CausalSession(OwnColumns):
         frontier = (self._text.length + self._shift - 1)[:, None]
         if begin:
             return frontier + forest.shape.depth[:, begin:]
-        pending = np.arange(1 - self._lead, 1)[None]
-        claims = np.broadcast_to(forest.shape.depth[:, 1:], (forest.rows, forest.columns - 1))
-        return np.concatenate([frontier + pending, frontier + claims], axis=1)
+        if self._lead == 1:
+            return frontier + forest.shape.depth
+        pending = frontier + np.arange(1 - self._lead, 1)
+        return np.concatenate([pending, frontier + forest.shape.depth[:, 1:]], axis=1)
 
     def _within_context(self, positions: np.ndarray) -> np.ndarray:
         """Padding and absent claims may point outside the model's positions; nothing reads their answers."""

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeGuard
 from weakref import WeakKeyDictionary, ref
 
+import numpy as np
 import torch
 from torch import nn
 
 from treewright.models.free_memory import free_bytes
+from treewright.ops.bits import integers
 
 SHARE = 4
 """Weights are packed where their copy takes at most one part in so many of the memory that is free."""
@@ -30,18 +32,21 @@ SAMPLED = 16
 
 @dataclass(frozen=True, slots=True)
 class _Packed:
-    """One layer: what its weight and bias were when it was packed, and the forward that reads the copy."""
+    """One layer: its weight and bias, by what a change of them is noticed, and the forward that reads the copy. sampled: a few
+    of the weight's numbers, read where they lie."""
 
     weight: torch.Tensor
     bias: torch.Tensor | None
     mark: tuple[int, int]
-    sample: torch.Tensor
+    sampled: np.ndarray
+    was: np.ndarray
     forward: Callable[[torch.Tensor], torch.Tensor]
 
     def holds(self, layer: nn.Linear) -> bool:
         """Whether the layer is still the one that was packed."""
-        same = layer.weight is self.weight and layer.bias is self.bias and _mark(layer.weight) == self.mark
-        return same and torch.equal(_sampled(layer.weight), self.sample)
+        own = layer._parameters
+        same = own["weight"] is self.weight and own["bias"] is self.bias and _mark(self.weight) == self.mark
+        return same and np.array_equal(self.sampled, self.was)
 
 
 class Packing:
@@ -94,7 +99,8 @@ class Packing:
             result: torch.Tensor = multiply(states, packed, bias, "none", [], "") if ours else own(states)
             return result
 
-        return _Packed(weight, bias, _mark(weight), _sampled(weight).clone(), forward)
+        sampled = _sampled(weight)
+        return _Packed(weight, bias, _mark(weight), sampled, sampled.copy(), forward)
 
     @contextmanager
     def running(self) -> Iterator[None]:
@@ -137,7 +143,7 @@ def _can_be_packed(module: nn.Module, packed: Mapping[nn.Linear, _Packed]) -> Ty
     own, known, weight = module.__dict__.get("forward"), packed.get(module), module.weight
     if own is not None and (known is None or own is not known.forward):
         return False
-    plain = type(weight) in (nn.Parameter, torch.Tensor) and weight.layout == torch.strided
+    plain = type(weight) in (nn.Parameter, torch.Tensor) and weight.is_contiguous()
     return plain and weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _has_kernels()
 
 
@@ -149,6 +155,6 @@ def _mark(weight: torch.Tensor) -> tuple[int, int]:
     return weight.data_ptr(), -1 if weight.is_inference() else weight._version
 
 
-def _sampled(weight: torch.Tensor) -> torch.Tensor:
-    flat = weight.reshape(-1)
-    return flat[:: max(1, len(flat) // SAMPLED)]
+def _sampled(weight: torch.Tensor) -> np.ndarray:
+    flat = weight.detach().view(integers(weight.dtype)).view(-1)
+    return flat[:: max(1, len(flat) // SAMPLED)].numpy()
