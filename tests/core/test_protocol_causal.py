@@ -16,6 +16,7 @@ from treewright.core.errors import ContextError
 from treewright.core.request import Sampling
 from treewright.core.roles import Outcome, Parts, Round, TargetLaw, Verdict
 from treewright.models.tables import Table
+from treewright.ops.largest import tops
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 PROMPTS = [[1, 2, 3, 4, 5], [7], [9, 8]]
@@ -61,7 +62,7 @@ class BeamSearch:
         self.width = width
 
     def propose(self, round: Round) -> None:
-        round.forest.grow([0] * self.width, round.sessions["target"].root().top(self.width)[:, 0])
+        round.forest.grow([0] * self.width, tops(round.sessions["target"].root(), self.width)[:, 0])
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         verdict = Verdict([], [-1] * round.rows, log_weight=[], rows=[])
@@ -152,7 +153,7 @@ class Chain:
     def propose(self, round: Round) -> None:
         for column in range(min(self.tokens, round.depth_left)):
             answers = round.sessions["draft"].score(round.forest)
-            round.forest.grow([column], answers.top(1)[:, column], Law.DELTA)
+            round.forest.grow([column], tops(answers, 1)[:, column], Law.DELTA)
 
 
 def test_live_claims_are_not_computed_again(decode) -> None:

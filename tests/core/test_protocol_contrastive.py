@@ -8,6 +8,7 @@ import pytest
 
 from treewright.core.roles import Parts, Round, TargetLaw, Verdict
 from treewright.models.tables import Table
+from treewright.ops.largest import tops
 
 
 class ContrastiveSearch:
@@ -18,7 +19,7 @@ class ContrastiveSearch:
 
     def propose(self, round: Round) -> None:
         root = round.sessions["target"].root()
-        round.forest.grow([0] * self.count, root.top(self.count)[:, 0])
+        round.forest.grow([0] * self.count, tops(root, self.count)[:, 0])
 
     def verify(self, round: Round, law: TargetLaw) -> Verdict:
         paths = []

@@ -20,6 +20,7 @@ from treewright.models.other_vocabulary import OtherVocabulary
 from treewright.models.spelling import Spelling
 from treewright.models.tables import Table
 from treewright.models.translator import Translator
+from treewright.ops.largest import tops
 
 # The target's tokens cut characters; the draft writes bytes, too, or whole characters only.
 TARGET = [b"a", b"b", b"ab", b"\xc3", b"\xa9", b"\xf0\x9f", b"\x98", b"\x80", b"a\xc3", None]
@@ -105,7 +106,7 @@ def test_answers_are_the_models_own_under_the_targets_ids():
 
 def test_top_ids_leave_out_what_cannot_be_drawn():
     logits = torch.tensor([[[1.0, -torch.inf, 2.0], [-torch.inf] * 3]])
-    assert Answers(logits).top(3).tolist() == [[[2, 0, ABSENT], [ABSENT] * 3]]
+    assert tops(Answers(logits), 3).tolist() == [[[2, 0, ABSENT], [ABSENT] * 3]]
 
 
 def test_a_row_inside_of_a_character_says_nothing_until_it_is_whole():

@@ -19,11 +19,11 @@ def double(numbers: np.ndarray) -> float:
 def test_where_machine_code_cannot_be_kept_it_is_compiled_in_memory(monkeypatch):
     own, asked = numba.njit, []
 
-    def refusing(*kernels, cache=False):
+    def refusing(*kernels, nogil, cache=False):
         asked.append(cache)
         if cache:
             raise RuntimeError("cannot cache function: no locator available")
-        return own(*kernels)
+        return own(*kernels, nogil=nogil)
 
     monkeypatch.setattr(numba, "njit", refusing)
     compiled = jit(double)

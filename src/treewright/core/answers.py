@@ -11,51 +11,23 @@ from treewright.core.claims import ABSENT
 from treewright.core.exits import Exits
 from treewright.core.field import Field
 
-BLOCK, LARGE = 128, 16384
-"""On a CPU, blocks of so many ids are looked through one by one in vocabularies that are so large."""
 HOST_DTYPES = (torch.float32, torch.float64)
 """What numpy reads as it is."""
-
-
-def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
-    """The ids of the `count` largest of logits [..., V], largest first, on the host; -1 beyond a vocabulary of fewer, and for
-    ids whose logit is -inf: those cannot be drawn."""
-    values, ids = _largest(logits, min(count, logits.shape[-1]))
-    known = ids.masked_fill(values == -torch.inf, ABSENT).cpu().numpy()
-    missing = count - known.shape[-1]
-    return np.pad(known, [(0, 0)] * (known.ndim - 1) + [(0, missing)], constant_values=ABSENT) if missing else known
-
-
-def _largest(logits: torch.Tensor, count: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Values and ids of the largest logits. torch's own `topk` is slow on a CPU; the `count` largest lie in the `count` blocks
-    with the largest maxima, which is three to six times as fast for large vocabularies."""
-    size = logits.shape[-1]
-    whole = size - size % BLOCK
-    if logits.device.type != "cpu" or size < LARGE or count > whole // BLOCK:
-        return logits.topk(count, dim=-1)  # type: ignore[return-value]
-    if logits.dtype.itemsize == 2:
-        # torch finds maxima of 16-bit numbers more slowly than it makes them 32-bit ones.
-        logits = logits.float()
-    blocks = logits[..., :whole].unflatten(-1, (-1, BLOCK))
-    chosen = blocks.amax(-1).topk(count, dim=-1).indices.unsqueeze(-1).expand(*logits.shape[:-1], count, BLOCK)
-    ids = (chosen * BLOCK + torch.arange(BLOCK)).flatten(-2)
-    rest = torch.arange(whole, size).expand(*logits.shape[:-1], -1)
-    best = torch.cat([blocks.gather(-2, chosen).flatten(-2), logits[..., whole:]], dim=-1).topk(count, dim=-1)
-    return best.values, torch.cat([ids, rest], dim=-1).gather(-1, best.indices)
 
 
 class Answers:
     """Logits of every claim, [R, N, V] on the model's device, and host copies of the parts that are asked for.
 
-    On a CPU a row of logits is read where it lies, when it is visited. On a GPU the first reading of `top` brings the
-    top ids of all claims over in one copy, and greedy walks need nothing else.
+    On a CPU a row of logits is read where it lies, when it is visited. On a GPU a greedy walk brings the largest ids of all
+    claims over in one copy.
 
     hidden [R, N, H] or None: the last hidden states, where the session was opened with them.
     field: in any-order families, what the model says of every slot under each claim's canvas, else None.
-    exits: the answers of exit layers, where the session was opened with them.
+    exits: the answers of exit layers, where the session was opened with them. kept: what was computed of these answers and may be
+    asked for again, by the name of what computes it.
     """
 
-    __slots__ = ("_bits", "_host", "_largest", "_top", "_view", "exits", "field", "hidden", "logits")
+    __slots__ = ("_bits", "_host", "_largest", "_view", "exits", "field", "hidden", "kept", "logits")
 
     def __init__(
         self,
@@ -65,7 +37,7 @@ class Answers:
         exits: Exits | None = None,
     ) -> None:
         self.logits, self.hidden, self.field, self.exits = logits, hidden, field, exits
-        self._top: np.ndarray | None = None
+        self.kept: dict[str, np.ndarray] = {}
         self._host: dict[tuple[int, int], np.ndarray] = {}
         self._view: np.ndarray | None = None
         self._bits: np.ndarray | None = None
@@ -141,12 +113,6 @@ class Answers:
         if self.exits is not None and other.exits is not None:
             exits = Exits(join(self.exits.states, other.exits.states), self.exits.head)
         return Answers(join(self.logits, other.logits), hidden, exits=exits)
-
-    def top(self, count: int) -> np.ndarray:
-        """The ids of the `count` largest logits of every claim, largest first, [R, N, count] on the host."""
-        if self._top is None or self._top.shape[-1] < count:
-            self._top = top_ids(self.logits, count)
-        return self._top[..., :count]
 
 
 def _on_host(logits: torch.Tensor) -> np.ndarray:

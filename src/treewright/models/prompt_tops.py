@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from treewright.core.answers import Answers, top_ids
+from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT
 from treewright.core.exits import ExitHead
+from treewright.ops.largest import top_ids
 
 
 def read_tops(read: Answers, real: np.ndarray, head: ExitHead | None, count: int) -> np.ndarray:

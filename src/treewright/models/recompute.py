@@ -15,13 +15,14 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 import torch
 
-from treewright.core.answers import Answers, top_ids
+from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT, Forest
 from treewright.core.exits import ExitHead, Exits
 from treewright.core.layers import LayerPlan
 from treewright.core.session import Opening, Recorder
 from treewright.core.text import Text
 from treewright.models.own_columns import OwnColumns, no_embeddings
+from treewright.ops.largest import top_ids
 
 
 class Reading(NamedTuple):

@@ -18,6 +18,6 @@ def jit(kernel: Kernel) -> Kernel:
     for whether code on disk is stale.
     """
     try:
-        return cast(Kernel, numba.njit(cache=True)(kernel))
+        return cast(Kernel, numba.njit(cache=True, nogil=True)(kernel))
     except RuntimeError:
-        return cast(Kernel, numba.njit(kernel))
+        return cast(Kernel, numba.njit(nogil=True)(kernel))

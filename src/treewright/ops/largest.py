@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from treewright.core import claims
+from treewright.core.answers import Answers
 from treewright.ops.bits import integers
 from treewright.ops.jit import jit
 
@@ -13,28 +14,48 @@ BLOCK = 64
 """Entries that are looked through together."""
 
 
+def tops(answers: Answers, count: int) -> np.ndarray:
+    """The ids of the `count` largest logits of every claim, [R, N, count] as `top_ids` gives them; found once for all who ask."""
+    known = answers.kept.get("tops")
+    if known is None or known.shape[-1] < count:
+        known = answers.kept["tops"] = top_ids(answers.logits, count)
+    return known[..., :count]
+
+
+def top_ids(logits: torch.Tensor, count: int) -> np.ndarray:
+    """The ids of the `count` largest of logits [..., V], largest first, on the host: [..., count], ABSENT beyond a vocabulary of
+    fewer and for ids that cannot be drawn."""
+    ids, _ = largest(logits, count)
+    missing = count - ids.shape[-1]
+    return np.pad(ids, [(0, 0)] * (ids.ndim - 1) + [(0, missing)], constant_values=claims.ABSENT) if missing else ids
+
+
 def largest(logits: torch.Tensor, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """Ids and values (float32) of the `count` largest of logits [R, N, V], largest first; [R, N, count] on the host, or [R, N, V]
-    where V is smaller. Ids are ABSENT where the value is -inf: those cannot be drawn. Of equal ones, which differ by their
-    device, any may come first. Several times as fast as torch's `topk` on a CPU where vocabularies are large."""
+    """Ids and values (float32) of the `count` largest of logits [..., V], largest first; [..., count] on the host, or [..., V]
+    where V is smaller. Ids are ABSENT where the logit is -inf: those cannot be drawn. Of equal ones the lowest id comes first,
+    on a GPU any may. Several times as fast as torch's `topk` on a CPU where vocabularies are large."""
     count = min(count, logits.shape[-1])
+    if not count:
+        return np.empty((*logits.shape[:-1], 0), np.int64), np.empty((*logits.shape[:-1], 0), np.float32)
     if logits.device.type != "cpu":
-        top = logits.topk(count, dim=-1)
-        return _drawable(top.indices.cpu().numpy(), top.values.float().cpu().numpy())
+        found = logits.topk(count, dim=-1)
+        return _drawable(found.indices.cpu().numpy(), found.values.cpu())
     ids, kind = np.empty((*logits.shape[:-1], count), np.int64), integers(logits.dtype)
     best = torch.empty(ids.shape, dtype=kind)
     bits, values = logits.view(kind).numpy(), best.numpy()
-    if logits.is_contiguous():
-        largest_bits(bits.reshape(-1, bits.shape[-1]), ids.reshape(-1, count), values.reshape(-1, count))
-    else:
+    if logits.ndim == 3 and not logits.is_contiguous():
+        # Row by row, for a copy of all of them may be large.
         for row in range(len(bits)):
             largest_bits(np.ascontiguousarray(bits[row]), ids[row], values[row])
-    return _drawable(ids, best.view(logits.dtype).float().numpy())
+    else:
+        largest_bits(bits.reshape(-1, bits.shape[-1]), ids.reshape(-1, count), values.reshape(-1, count))
+    return _drawable(ids, best.view(logits.dtype))
 
 
-def _drawable(ids: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    ids[values == -np.inf] = claims.ABSENT
-    return ids, values
+def _drawable(ids: np.ndarray, values: torch.Tensor) -> tuple[np.ndarray, np.ndarray]:
+    # Before float64 becomes float32, which has no number for the least of float64's.
+    ids[(values == -torch.inf).numpy()] = claims.ABSENT
+    return ids, values.float().numpy()
 
 
 @jit

@@ -20,6 +20,7 @@ import numpy as np
 from treewright.core.claims import ABSENT
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
+from treewright.ops.largest import tops
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
@@ -75,7 +76,7 @@ class Jacobi:
         if round.proposed_by is not self:
             self._guess.clear()
             return
-        predicted = round.answers["target"].top(1)[..., 0]
+        predicted = tops(round.answers["target"], 1)[..., 0]
         for row, key in enumerate(round.keys):
             corrected = np.where(round.forest.token[row] == ABSENT, ABSENT, predicted[row])
             # The prediction after the last accepted claim is the bonus token; what lies behind it is the new guess.

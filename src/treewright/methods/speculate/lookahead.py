@@ -27,6 +27,7 @@ from treewright.core.claims import ABSENT, Shape
 from treewright.core.errors import require
 from treewright.core.randomness import hash_key
 from treewright.core.roles import Outcome, Parts, Round
+from treewright.ops.largest import tops
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
@@ -214,7 +215,7 @@ class Lookahead:
         round, level = outcome.round, self._config.level
         # In a round that somebody else drafted the window waits: its place in the text is only roughly kept anyway.
         own = bool(self._drafts) and round.proposed_by is self
-        predicted = round.answers["target"].top(1)[..., 0] if own else None
+        predicted = tops(round.answers["target"], 1)[..., 0] if own else None
         for row in range(round.rows):
             trail = self.trail(round, row)
             if predicted is not None and self._drafts[row].window.size:

@@ -25,6 +25,7 @@ from treewright.core.errors import require
 from treewright.core.randomness import DRAFT
 from treewright.core.roles import Parts, Round
 from treewright.core.translation import Translation
+from treewright.ops.largest import tops
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
@@ -85,7 +86,7 @@ class WrittenDraft:
         for step in range(most):
             answers = round.sessions["draft"].score(own)
             if round.request.sampling.greedy:
-                token = np.where(going, answers.top(1)[:, step, 0], ABSENT)
+                token = np.where(going, tops(answers, 1)[:, step, 0], ABSENT)
             else:
                 law = round.draft_law(np.stack([answers.row(row, step) for row in range(round.rows)]))
                 token = np.array([self._draw(round, law[row], row, step) if going[row] else ABSENT for row in range(round.rows)])

@@ -30,6 +30,7 @@ from treewright.core.errors import CapabilityError, require
 from treewright.core.randomness import DRAFT
 from treewright.core.roles import Parts, Round
 from treewright.core.session import Capabilities
+from treewright.ops.largest import tops
 from treewright.ops.residual import without
 from treewright.parts.control.layer_search import LayerSearch
 from treewright.parts.propose.self_draft import own_probability
@@ -122,7 +123,7 @@ class Swift:
         if not len(rows):
             return
         plan = search.next()
-        predicted = round.sessions["target"].sketch_text(text.prompt, window, plan).top(1)[..., 0]
+        predicted = tops(round.sessions["target"].sketch_text(text.prompt, window, plan), 1)[..., 0]
         begin = text.prompt[rows, None] + 1
         written = text.token[rows[:, None], begin + np.arange(window)]
         search.tell(plan, float((predicted[rows] == written).mean()))
@@ -155,7 +156,7 @@ class Swift:
         rows, greedy = round.rows, round.request.sampling.greedy
         tokens, sureness = np.full((rows, WIDEST), ABSENT), np.zeros(rows)
         if greedy:
-            best = answers.top(WIDEST)[:, parent]
+            best = tops(answers, WIDEST)[:, parent]
             for row in np.flatnonzero(going).tolist():
                 sureness[row] = own_probability(answers, row, parent, int(best[row, 0]))
                 count = min(self._config.width, width(sureness[row], greedy))

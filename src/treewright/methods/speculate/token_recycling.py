@@ -25,6 +25,7 @@ import numpy as np
 from treewright.core.claims import ABSENT, Shape
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
+from treewright.ops.largest import tops
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 
 CARD = {
@@ -126,7 +127,7 @@ class TokenRecycling:
 
     def observe(self, outcome: Outcome) -> None:
         token = outcome.round.forest.token
-        top = outcome.round.answers["target"].top(self._config.k)
+        top = tops(outcome.round.answers["target"], self._config.k)
         present = token != ABSENT
         self.matrix(outcome.round)[token[present]] = top[present]
 

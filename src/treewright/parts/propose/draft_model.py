@@ -10,6 +10,7 @@ from treewright.core.answers import Answers
 from treewright.core.claims import ABSENT, Law
 from treewright.core.randomness import DRAFT
 from treewright.core.roles import Round
+from treewright.ops.largest import tops
 from treewright.ops.residual import without
 
 Ask = Callable[[Round], Answers]
@@ -72,7 +73,7 @@ def draw_children(round: Round, answers: Answers, parents: range, count: int | S
     above = [parent for parent, below in zip(parents, counts, strict=True) for _ in range(below)]
     present = round.forest.token != ABSENT
     if round.request.sampling.greedy:
-        top = answers.top(widest)[:, parents.start : parents.stop]
+        top = tops(answers, widest)[:, parents.start : parents.stop]
         token = top[:, [parent - parents.start for parent in above], [rank for below in counts for rank in range(below)]]
         return round.forest.grow(above, np.where(present[:, above], token, ABSENT))
     token = np.full((rows, len(above)), ABSENT)
