@@ -23,6 +23,20 @@ def test_the_largest_is_the_lowest_id_of_a_tie(dtype: torch.dtype) -> None:
     assert Answers(logits).largest(0, 0) == 1
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize(
+    "row",
+    [[-3.0, -1.0, -2.0, -1.0], [-torch.inf, -5.0, -torch.inf], [-0.0, 0.0, -1.0], [-torch.inf] * 2, [-7.0, 2.0, 5.0, 5.0]],
+    ids=str,
+)
+def test_the_largest_of_a_16_bit_row_is_that_of_its_numbers(dtype: torch.dtype, row: list[float]) -> None:
+    # As a part of a larger tensor, as the logits of some columns are.
+    logits = torch.zeros(2, 3, len(row) + 2, dtype=dtype)
+    logits[1, 2, : len(row)] = torch.tensor(row, dtype=dtype)
+    found = Answers(logits[:, 1:, : len(row)]).largest(1, 1)
+    assert found == int(np.array(row).argmax())
+
+
 def test_rows_move_with_everything_they_were_answered() -> None:
     random = np.random.default_rng(0)
     logits, hidden = torch.randn(3, 2, 4), torch.randn(3, 2, 6)

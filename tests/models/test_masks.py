@@ -15,8 +15,8 @@ CPU = torch.device("cpu")
 CLOSED = torch.finfo(torch.float64).min
 
 
-def masks_of(windows: dict[str, int | None], scratch: int = 16) -> TreeMasks:
-    return TreeMasks(windows, scratch, torch.float64, CPU)
+def masks_of(windows: dict[str, int | None], scratch: int = 16, dtype: torch.dtype = torch.float64) -> TreeMasks:
+    return TreeMasks(windows, scratch, dtype, CPU)
 
 
 def opened(mask: torch.Tensor) -> np.ndarray:
@@ -78,6 +78,22 @@ def test_growing_mask_equals_the_general_one():
         fresh = masks_of({"full_attention": None}).general(seen, np.array(stored), nowhere, 0, 6, 12)
         assert torch.equal(kept[:, :, :5], fresh[:, :, :5])
         assert (kept[:, 0, 5, 5] == 0).all() and (kept[:, 0, 5, :5] < 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32, torch.float64])
+def test_growing_masks_of_all_dtypes_are_the_general_ones_whatever_stood_in_them(dtype):
+    """Smaller trees after larger ones and the other way round, in a mask of one width."""
+    masks, stored = masks_of({"full_attention": None}, dtype=dtype), np.array([4])
+    for parents in ([0, 0, 1, 3], [0], [0, 1], [], [0, 1, 2, 3]):
+        shape = Shape.frontier().grow(parents)
+        count = shape.columns
+        seen = np.zeros((1, count, 16), bool)
+        seen[:, :, :count] = shape.visible
+        nowhere = np.zeros((1, count), np.int64), np.zeros((1, 16), np.int64)
+        kept = masks.growing(shape, stored, 6, 12)
+        fresh = masks_of({"full_attention": None}, dtype=dtype).general(seen, stored, nowhere, 0, 6, 12)
+        assert kept.dtype == dtype and torch.equal(kept[:, :, :count], fresh[:, :, :count])
+        assert torch.equal(kept[:, :, count:, :16], fresh[:, :, count:, :16])
 
 
 def test_growing_mask_is_made_anew_for_another_shape():

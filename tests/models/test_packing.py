@@ -1,14 +1,17 @@
+import copy
 import gc
+import pickle
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch import nn
 
 import treewright as tw
 from treewright.models import packing
-from treewright.models.packing import Packing
+from treewright.models.packing import PackedLinear, Packing
 
 pytestmark = pytest.mark.skipif(not packing._has_kernels(), reason="torch has no bfloat16 kernels for this processor")
 
@@ -57,8 +60,7 @@ def test_what_is_packed_gives_the_same(sizes, tokens, calls):
     with torch.inference_mode():
         own = network(states)
     assert len(calls) == 2
-    packed = Packing.of(network)
-    packed.refresh()
+    packed = Packing(network)
     torch.testing.assert_close(ran(packed, network, states), own)
     assert len(calls) == 2, "the layers' own forward was run"
 
@@ -75,6 +77,15 @@ def one_number(network):
 
 def by_data(network):
     network.second.weight.data.add_(1)
+
+
+def a_head(network):
+    network.second.weight.data[:, 8:16] = 0
+
+
+def two_rows_change_places(network):
+    with torch.no_grad():
+        network.second.weight[[0, 1]] = network.second.weight[[1, 0]]
 
 
 def another(network):
@@ -101,10 +112,14 @@ def adapted(network):
     network.second = nn.Sequential(network.second, nn.Linear(16, 16, dtype=torch.bfloat16))
 
 
-@pytest.mark.parametrize("change", [in_place, one_number, by_data, another, bias, bias_in_place, none, widened, adapted])
+CHANGES = [
+    in_place, one_number, by_data, a_head, two_rows_change_places, another, bias, bias_in_place, none, widened, adapted,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("change", CHANGES)
 def test_a_change_of_the_weights_is_seen_by_the_next_decode(change, network, states):
-    packed = Packing.of(network)
-    packed.refresh()
+    packed = Packing(network)
     before = ran(packed, network, states)
     change(network)
     packed.refresh()
@@ -115,28 +130,68 @@ def test_a_change_of_the_weights_is_seen_by_the_next_decode(change, network, sta
 
 
 def test_layers_are_themselves_after_a_forward_and_after_one_that_failed(network, states):
-    packed = Packing.of(network)
-    packed.refresh()
+    packed = Packing(network)
     ran(packed, network, states)
     with pytest.raises(RuntimeError):
         ran(packed, network, states[..., :3])
-    assert not any("forward" in module.__dict__ for module in network.modules())
     with packed.running(), packed.running():
-        pass
-    assert not any("forward" in module.__dict__ for module in network.modules())
+        assert {type(layer) for layer in network.children()} == {PackedLinear}
+    assert {type(layer) for layer in network.children()} == {nn.Linear} and not packing._active
 
 
 def test_other_threads_run_the_layers_own_forward(network, states, calls):
-    packed = Packing.of(network)
-    packed.refresh()
+    packed = Packing(network)
     with packed.running(), ThreadPoolExecutor(1) as other, torch.inference_mode():
         other.submit(lambda: network(states)).result()
         assert len(calls) == 2
         other.submit(lambda: ran(packed, network, states)).result()
         assert len(calls) == 2
-        other.submit(packed.refresh).result()
         network(states)
         assert len(calls) == 2
+
+
+def test_weights_that_change_while_another_thread_runs_are_seen_by_the_next_decode(network, states):
+    packed, other = Packing(network), Packing(network)
+    with other.running(), ThreadPoolExecutor(1) as thread, torch.inference_mode():
+        network.first.weight.data.add_(1)
+        packed.refresh()
+        found = thread.submit(lambda: ran(packed, network, states)).result()
+        torch.testing.assert_close(found, thread.submit(lambda: network(states)).result())
+    assert {type(layer) for layer in network.children()} == {nn.Linear} and not packing._active
+
+
+def test_a_copy_that_is_made_meanwhile_is_a_network_of_its_own(network, states):
+    with Packing(network).running():
+        twin, pickled = copy.deepcopy(network), pickle.loads(pickle.dumps(network.first))
+        twin.first.weight.data.add_(1)
+        with torch.inference_mode():
+            found = twin(states)
+    torch.testing.assert_close(found, twin(states).detach())
+    assert torch.equal(pickled(states), network.first(states))
+    Packing(twin)
+    with Packing(twin).running():
+        pass
+    assert type(twin.first) is nn.Linear
+
+
+@pytest.mark.parametrize("change", ["pruned", "pruned bias", "weight norm"])
+def test_layers_that_make_their_weights_are_left_alone(change, network, states):
+    packed = Packing(network)
+    if change == "weight norm":
+        with pytest.warns(FutureWarning):
+            nn.utils.weight_norm(network.first)
+    else:
+        nn.utils.prune.random_unstructured(network.first, "bias" if "bias" in change else "weight", amount=0.5)
+    for _ in range(2):
+        packed.refresh()
+        with torch.inference_mode():
+            assert torch.equal(ran(packed, network, states), network(states))
+
+
+def test_what_its_owner_compiled_is_left_alone(network, states, calls):
+    network.second._compiled_call_impl = network.second._call_impl
+    ran(Packing(network), network, states)
+    assert len(calls) == 2
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -146,9 +201,7 @@ def test_what_has_a_forward_of_its_own_is_left_alone(late, network, states):
             return super().forward(states) * 2
 
     network.second = Other(40, 16, bias=False, dtype=torch.bfloat16)
-    packed, own = Packing.of(network), network.first.forward
-    if late:
-        packed.refresh()
+    packed, own = Packing(network), network.first.forward
     network.first.forward = lambda states: own(states) * 3
     if not late:
         packed.refresh()
@@ -159,8 +212,7 @@ def test_what_has_a_forward_of_its_own_is_left_alone(late, network, states):
 
 
 def test_hooks_are_heard(network, states):
-    packed, heard = Packing.of(network), []
-    packed.refresh()
+    packed, heard = Packing(network), []
     network.first.register_forward_hook(lambda *call: heard.append(call))
     ran(packed, network, states)
     assert len(heard) == 1
@@ -169,33 +221,44 @@ def test_hooks_are_heard(network, states):
 @pytest.mark.parametrize("reason", ["unwanted", "memory", "dtype"])
 def test_nothing_is_packed_where_it_should_not_be(reason, monkeypatch, states, calls):
     network = Network(torch.float32 if reason == "dtype" else torch.bfloat16)
-    packed = Packing.of(network)
-    packed.wanted = reason != "unwanted"
     size = sum(layer.weight.nbytes for layer in network.children())
     monkeypatch.setattr(packing, "free_bytes", lambda device: packing.SHARE * size - (reason == "memory"))
-    packed.refresh()
-    ran(packed, network, states.to(network.first.weight.dtype))
+    ran(Packing(network, reason != "unwanted"), network, states.to(network.first.weight.dtype))
     assert len(calls) == 2
 
 
 def test_memory_that_just_suffices_is_used(monkeypatch, network, states, calls):
     size = sum(layer.weight.nbytes for layer in network.children())
     monkeypatch.setattr(packing, "free_bytes", lambda device: packing.SHARE * size)
-    packed = Packing.of(network)
-    packed.refresh()
-    ran(packed, network, states)
+    ran(Packing(network), network, states)
     assert not calls
 
 
-def test_a_network_has_one_packing_and_takes_it_along():
+def test_one_copy_serves_all_who_load_a_network():
     network = Network()
-    packed = Packing.of(network)
-    assert Packing.of(network) is packed
-    packed.refresh()
-    gone = weakref.ref(packed)
+    first, second = Packing(network), Packing(network)
+    assert [copy for _, copy in first._layers] == [copy for _, copy in second._layers] != []
+
+
+def test_nothing_outlives_the_network():
+    gc.collect()
+    network = Network()
+    # As a tool would that looks at activations.
+    network.second.register_forward_hook(lambda *call, network=network: None)
+    packed = Packing(network)
+    gone, copies = weakref.ref(network), len(Packing._copies)
     del network, packed
     gc.collect()
-    assert gone() is None
+    assert gone() is None and len(Packing._copies) == copies - 2
+
+
+def test_weights_that_changed_before_a_load_are_those_that_are_probed(states):
+    """Loading runs forwards of its own."""
+    network = tw.load("default", dtype="bfloat16").model
+    with torch.no_grad():
+        network.model.layers[0].mlp.down_proj.weight.mul_(-1)
+    packed, own = tw.load(network), tw.load(network, pack=False)
+    assert tw.generate(packed, [1, 2, 3], max_new_tokens=8).tokens == tw.generate(own, [1, 2, 3], max_new_tokens=8).tokens
 
 
 @pytest.mark.parametrize(("name", "method"), [("default", "plain"), ("default-seq2seq", "plain"), ("default-masked", "llada")])

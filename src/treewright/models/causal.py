@@ -48,9 +48,9 @@ class CausalModel:
     be found.
     """
 
-    def __init__(self, model: PreTrainedModel, compile: bool = False) -> None:
+    def __init__(self, model: PreTrainedModel, compile: bool = False, pack: bool = True) -> None:
         self.model = model.eval()
-        self._packing = Packing.of(model)
+        self._packing = Packing(model, wanted=pack and not compile)
         self.config = model.config.get_text_config()
         self.device, self.dtype = model.device, model.dtype
         if self.dtype == torch.float64 and model._can_set_experts_implementation():

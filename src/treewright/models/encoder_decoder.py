@@ -39,9 +39,9 @@ class EncoderDecoderModel:
     told of positions.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: PreTrainedModel, pack: bool = True) -> None:
         self.model = model.eval()
-        self._packing = Packing.of(model)
+        self._packing = Packing(model, pack)
         self._decoder: Any = model.get_decoder()
         self._encoder: Any = model.get_encoder()
         self.config = model.config.get_text_config()

@@ -10,8 +10,8 @@ import torch
 
 
 def free_bytes(device: Any) -> int | None:
-    """Bytes that are free on a device: of a GPU those of its memory, else those of the machine, or of the container that this
-    process is in; None where nobody says."""
+    """Bytes that are free on a device: of a GPU those of its memory, else those of the machine, or what is left to the container
+    that this process is in; None where nobody says."""
     if getattr(device, "type", "cpu") == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
     found = [given for given in (_available(), _allowed()) if given is not None]
@@ -30,8 +30,11 @@ def _available() -> int | None:
     return None
 
 
-def _allowed() -> int | None:
-    """The limit of the control group."""
-    path = Path("/sys/fs/cgroup/memory.max")
-    written = path.read_text(encoding="ascii").strip() if path.is_file() else "max"
-    return int(written) if written.isdigit() else None
+def _allowed(group: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What the limit of the control group leaves: cached files make room when room is needed."""
+    try:
+        most, used = ((group / name).read_text(encoding="ascii").strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+        return max(0, int(most) - int(used) + int(cached.get("inactive_file", 0)))
+    except (OSError, ValueError):
+        return None

@@ -25,7 +25,6 @@ from treewright.models.encoder_decoder import EncoderDecoderModel
 from treewright.models.grown import PREFIX as GROWN
 from treewright.models.grown import SOURCE, grown_llama
 from treewright.models.masked import SHIFTED, MaskedModel
-from treewright.models.packing import Packing
 from treewright.models.random_weights import PREFIX, random_llama
 from treewright.models.spelling import Spelling
 
@@ -109,8 +108,8 @@ def load(
     name or an object; by default the model's own when it is loaded by name, none for an object or random weights.
     dtype: "float32", "bfloat16", "float64"; by default the checkpoint's own. compile: score through a compiled static
     step (seconds for each new shape, then faster). pack: keep a second copy of the weights, laid out the way a CPU multiplies
-    bfloat16 (same bits, faster), where a quarter of the free memory holds it; without effect on other devices and dtypes.
-    Raises ModelError.
+    bfloat16 (faster, see `models/packing.py`), where a quarter of the free memory holds it; without effect on other devices and
+    dtypes, and on compiled models, whose graphs hold such copies. Raises ModelError.
     """
     wanted = dtype_of(dtype)
     if isinstance(model, str) and model.startswith(PREFIX):
@@ -132,16 +131,15 @@ def load(
         )
     if device is not None:
         network = network.to(device_of(device))
-    Packing.of(network).wanted = pack
     spelled = tokenizer_of(tokenizer)
     if network.config.is_encoder_decoder:
         if compile:
             raise ModelError(f"model '{name}' is an encoder-decoder, which has no compiled step; load it without compile")
-        protocol = EncoderDecoderModel(network)
+        protocol = EncoderDecoderModel(network, pack)
         return Loaded(name, network, spelled, protocol, form=Form.of(network.generation_config))
     if _is_masked(network):
-        return Loaded(name, network, spelled, _masked(name, network, spelled, compile))
-    return Loaded(name, network, spelled, CausalModel(network, compile))
+        return Loaded(name, network, spelled, _masked(name, network, spelled, compile, pack))
+    return Loaded(name, network, spelled, CausalModel(network, compile, pack))
 
 
 def _is_masked(network: PreTrainedModel) -> bool:
@@ -152,7 +150,9 @@ def _predicts_masks(architecture: str) -> bool:
     return architecture.endswith("ForMaskedLM")
 
 
-def _masked(name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, compile: bool) -> MaskedModel:
+def _masked(
+    name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, compile: bool, pack: bool
+) -> MaskedModel:  # fmt: skip
     if compile:
         raise ModelError(f"compile was asked for, but model '{name}' is a masked model; only causal models have a compiled step")
     ids = (getattr(network.config, "mask_token_id", None), getattr(tokenizer, "mask_token_id", None))
@@ -160,7 +160,7 @@ def _masked(name: str, network: PreTrainedModel, tokenizer: PreTrainedTokenizerB
     if mask is None:
         raise ModelError(f"model '{name}' names no mask token; set config.mask_token_id, or give a tokenizer that has one")
     shift = str(network.config.model_type).lower() in SHIFTED
-    return MaskedModel(network, int(mask), shift, None if tokenizer is None else len(tokenizer))
+    return MaskedModel(network, int(mask), shift, None if tokenizer is None else len(tokenizer), pack)
 
 
 def _source(name: str) -> str:

@@ -34,9 +34,9 @@ class MaskedModel:
     here on are not the tokenizer's and are never emitted; None for all. Raises ModelError for a mask that is no id.
     """
 
-    def __init__(self, network: Any, mask: int, shift: bool = False, known: int | None = None) -> None:
+    def __init__(self, network: Any, mask: int, shift: bool = False, known: int | None = None, pack: bool = True) -> None:
         self.network = network.eval()
-        self._packing = Packing.of(network)
+        self._packing = Packing(network, pack)
         self.config = network.config
         parameter = next(network.parameters())
         self.device, self.dtype = parameter.device, parameter.dtype

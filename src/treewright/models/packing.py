@@ -1,19 +1,18 @@
 """Weights of linear layers laid out once, the way the processor multiplies them.
 
 torch's linear layer in bfloat16 on a CPU arranges its weight anew in every call, which takes longer than the product wherever
-few tokens are read: laid out beforehand, a layer takes 0.4 to 0.8 of the time for up to 64 tokens (docs/log.md) and gives the
-same bits. The copy is as large as the weights, so it is made where that much is free.
+few tokens are read: laid out beforehand, a layer takes 0.4 to 0.8 of the time for up to 64 tokens and gives the same bits, on
+the processors that were tried (docs/log.md). The copy is as large as the weights, so it is made where that much is free.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar, TypeGuard
-from weakref import WeakKeyDictionary, ref
+from typing import ClassVar, TypeGuard
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -23,138 +22,137 @@ from treewright.models.free_memory import free_bytes
 from treewright.ops.bits import integers
 
 SHARE = 4
-"""Weights are packed where their copy takes at most one part in so many of the memory that is free."""
+"""Weights are packed where their copies take at most one part in so many of the memory that is free."""
 TYPICAL = 16
 """Tokens of a forward for which the layout is chosen; others are read with the same one."""
-SAMPLED = 16
-"""Numbers of a weight by which a change is noticed that torch does not count, one through `weight.data`."""
+SAMPLED = 61
+"""Numbers of a weight that are compared one by one, beside its sum."""
+
+_active: dict[int, torch.Tensor] = {}
+"""Copies that forwards which are running may read, by the id of their layer."""
+_thread = threading.local()
+
+
+class PackedLinear(nn.Linear):
+    """The class of a packed layer while a forward of ours runs. It holds nothing of its own, so a copy or a pickle that another
+    thread makes meanwhile is a linear layer like any other."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        copy = _active.get(id(self)) if getattr(_thread, "depth", 0) else None
+        if copy is None or input.dtype != torch.bfloat16 or input.device.type != "cpu" or "bias" not in self._parameters:
+            return super().forward(input)
+        multiply = torch.ops.mkldnn._linear_pointwise.default
+        result: torch.Tensor = multiply(input, copy, self._parameters["bias"], "none", [], "")
+        return result
+
+
+Mark = tuple[int, int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Packed:
-    """One layer: its weight and bias, by what a change of them is noticed, and the forward that reads the copy. sampled: a few
-    of the weight's numbers, read where they lie."""
+class _Copy:
+    """A packed weight, and by what a change of the weight is noticed."""
 
     weight: torch.Tensor
-    bias: torch.Tensor | None
-    mark: tuple[int, int]
-    sampled: np.ndarray
-    was: np.ndarray
-    forward: Callable[[torch.Tensor], torch.Tensor]
-
-    def holds(self, layer: nn.Linear) -> bool:
-        """Whether the layer is still the one that was packed."""
-        own = layer._parameters
-        same = own["weight"] is self.weight and own["bias"] is self.bias and _mark(self.weight) == self.mark
-        return same and np.array_equal(self.sampled, self.was)
+    mark: Mark
 
 
 class Packing:
-    """The packed weights of a network; `running` is a context in which this thread's forwards read them. wanted: whether there
-    may be any.
+    """The packed weights of a network; `running` is a context in which this thread's forwards read them.
 
-    Only layers that are exactly `torch.nn.Linear` take part: what an adapter, a quantizer or a hook put in place of a layer's
-    forward is left alone. The network itself is never changed for longer than a forward, nor for other threads.
+    Only parameters of layers that are exactly `torch.nn.Linear` are packed: what an adapter, a quantizer, pruning or a hook of
+    accelerate's put in a layer's place is left alone, and so is a network that its owner compiled. The network is never changed
+    for longer than a forward, and for other threads its layers do what they always did. A copy lives as long as its layer and
+    serves all who load the network. wanted: False for no packing.
     """
 
-    _known: ClassVar[WeakKeyDictionary[nn.Module, Packing]] = WeakKeyDictionary()
+    _copies: ClassVar[WeakKeyDictionary[nn.Module, _Copy]] = WeakKeyDictionary()
+    _packs, _swaps = threading.Lock(), threading.Lock()
 
-    def __init__(self, network: nn.Module) -> None:
-        # Weakly, for it is the key under which this object is kept.
-        self._network = ref(network)
-        self.wanted = True
-        self._packed: dict[nn.Linear, _Packed] = {}
-        self._threads: Counter[int] = Counter()
-        self._changed: list[tuple[dict[str, Any], _Packed]] = []
-        self._turn = threading.Lock()
-
-    @classmethod
-    def of(cls, network: nn.Module) -> Packing:
-        """The one packing of a network, whoever asks: two would hold two copies and take turns at its layers."""
-        return cls._known.setdefault(network, cls(network))
+    def __init__(self, network: nn.Module, wanted: bool = True) -> None:
+        self._network, self._wanted = network, wanted
+        self._layers: list[tuple[nn.Linear, _Copy]] = []
+        self._turns: set[object] = set()
+        self.refresh()
 
     @torch.inference_mode()
     def refresh(self) -> None:
         """Packs layers that are new or whose weights have changed, all of them or, where memory is short, none.
 
-        Called before a decode, not before a forward. Cost: 15 microseconds a layer where nothing changed.
+        Called before a decode, not before a forward. Cost: reading the weights once. What is not seen is a change through
+        `weight.data`, which torch does not count, that keeps the sum of a weight's bits and the numbers that are compared.
         """
-        network = self._network()
-        assert network is not None, "the model that asks holds it"
-        modules = network.modules() if self.wanted else ()
-        layers = [module for module in modules if _can_be_packed(module, self._packed)]
-        kept = {layer: known for layer in layers if (known := self._packed.get(layer)) is not None and known.holds(layer)}
-        fresh = [layer for layer in layers if layer not in kept]
-        self._packed = kept
-        free = free_bytes(torch.device("cpu")) if fresh else None
-        if free is None or sum(layer.weight.nbytes for layer in fresh) <= free // SHARE:
-            self._packed = kept | {layer: self._pack(layer) for layer in fresh}
-
-    def _pack(self, layer: nn.Linear) -> _Packed:
-        weight, bias, threads, own = layer.weight, layer.bias, self._threads, nn.Linear.forward.__get__(layer)
-        packed, multiply = torch.ops.mkldnn._reorder_linear_weight(weight, TYPICAL), torch.ops.mkldnn._linear_pointwise.default
-
-        def forward(states: torch.Tensor) -> torch.Tensor:
-            ours = threading.get_ident() in threads and states.dtype == torch.bfloat16
-            result: torch.Tensor = multiply(states, packed, bias, "none", [], "") if ours else own(states)
-            return result
-
-        sampled = _sampled(weight)
-        return _Packed(weight, bias, _mark(weight), sampled, sampled.copy(), forward)
+        if not self._wanted:
+            return
+        with self._packs:
+            compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in self._network.modules())
+            layers = [module for module in self._network.modules() if not compiled and _can_be_packed(module)]
+            marks = {layer: _mark(layer.weight) for layer in layers}
+            fresh = [layer for layer in layers if (known := self._copies.get(layer)) is None or known.mark != marks[layer]]
+            for layer in fresh:
+                self._copies.pop(layer, None)
+            free = free_bytes(torch.device("cpu")) if fresh else 0
+            if free is None or sum(layer.weight.nbytes for layer in fresh) > free // SHARE:
+                fresh, layers = [], [layer for layer in layers if layer in self._copies]
+            for layer in fresh:
+                packed = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), TYPICAL)
+                self._copies[layer] = _Copy(packed, marks[layer])
+            self._layers = [(layer, self._copies[layer]) for layer in layers]
 
     @contextmanager
     def running(self) -> Iterator[None]:
         """Without autograd, for packed layers know no gradients."""
-        if not self._packed:
+        if not self._layers:
             yield
             return
-        thread = threading.get_ident()
-        self._enter(thread)
+        turn, depth = object(), getattr(_thread, "depth", 0)
         try:
+            self._enter(turn)
+            _thread.depth = depth + 1
             yield
         finally:
-            self._leave(thread)
+            _thread.depth = depth
+            self._leave(turn)
 
-    def _enter(self, thread: int) -> None:
-        with self._turn:
-            if not self._threads:
-                for layer, packed in self._packed.items():
-                    # Past nn.Module.__setattr__, which takes 20 times as long.
-                    if "forward" not in (own := layer.__dict__):
-                        own["forward"] = packed.forward
-                        self._changed.append((own, packed))
-            self._threads[thread] += 1
+    def _enter(self, turn: object) -> None:
+        with self._swaps:
+            self._turns.add(turn)
+            for layer, copy in self._layers:
+                # Past nn.Module.__setattr__, which takes 20 times as long.
+                object.__setattr__(layer, "__class__", PackedLinear)
+                _active[id(layer)] = copy.weight
 
-    def _leave(self, thread: int) -> None:
-        with self._turn:
-            self._threads[thread] -= 1
-            if not self._threads[thread]:
-                del self._threads[thread]
-            if not self._threads:
-                for own, packed in self._changed:
-                    if own.get("forward") is packed.forward:
-                        del own["forward"]
-                self._changed.clear()
+    def _leave(self, turn: object) -> None:
+        with self._swaps:
+            self._turns.discard(turn)
+            if not self._turns:
+                for layer, _ in self._layers:
+                    object.__setattr__(layer, "__class__", nn.Linear)
+                    _active.pop(id(layer), None)
 
 
-def _can_be_packed(module: nn.Module, packed: Mapping[nn.Linear, _Packed]) -> TypeGuard[nn.Linear]:
-    if type(module) is not nn.Linear:
+def _can_be_packed(module: nn.Module) -> TypeGuard[nn.Linear]:
+    if type(module) not in (nn.Linear, PackedLinear) or "forward" in module.__dict__:
         return False
-    own, known, weight = module.__dict__.get("forward"), packed.get(module), module.weight
-    if own is not None and (known is None or own is not known.forward):
+    weight = module._parameters.get("weight")
+    if type(weight) is not nn.Parameter or "bias" not in module._parameters or not _has_kernels():
         return False
-    plain = type(weight) in (nn.Parameter, torch.Tensor) and weight.is_contiguous()
-    return plain and weight.device.type == "cpu" and weight.dtype == torch.bfloat16 and _has_kernels()
+    kind = weight.device.type == "cpu" and weight.dtype == torch.bfloat16
+    return kind and weight.layout == torch.strided and weight.is_contiguous() and weight.numel() > 0
 
 
 def _has_kernels() -> bool:
-    return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    mkldnn = torch.backends.mkldnn
+    return bool(mkldnn.is_available() and mkldnn.enabled and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[attr-defined]
 
 
-def _mark(weight: torch.Tensor) -> tuple[int, int]:
-    return weight.data_ptr(), -1 if weight.is_inference() else weight._version
-
-
-def _sampled(weight: torch.Tensor) -> np.ndarray:
-    flat = weight.detach().view(integers(weight.dtype)).view(-1)
-    return flat[:: max(1, len(flat) // SAMPLED)].numpy()
+def _mark(weight: torch.Tensor) -> Mark:
+    bits = weight.detach().view(integers(weight.dtype)).numpy().reshape(-1)
+    # Four numbers at a time, which is as fast as memory is read.
+    whole = len(bits) - len(bits) % 4
+    total = int(bits[:whole].view(np.int64).sum()) + int(bits[whole:].sum(dtype=np.int64))
+    # A stride that meets every column.
+    step = max(1, len(bits) // SAMPLED)
+    while np.gcd(step, weight.shape[-1]) > 1:
+        step += 1
+    return weight.data_ptr(), -1 if weight.is_inference() else weight._version, total, bits[::step].tobytes()
