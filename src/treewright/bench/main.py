@@ -11,6 +11,8 @@ TASKS = {
     "spec": "the Spec-Bench protocol: every lossless drafter by task, accepted depths, and a cost model beside the measurement",
     "stream": "a method that adapts, over a stream whose kind of text changes, beside methods that do not",
     "predict": "speed-ups on another model or machine, from the counts of a run and a curve of costs",
+    "draft": "which draft model and chain length pay by a curve of costs, and what acceptance a wanted gain takes",
+    "profile": "acceptance by rank and times of calls of a target and its draft model, as `sequoia` reads them",
     "acceptance": "tokens per call of drafters on texts that no training saw; counts only",
     "verify-cost": "what a round over 1 to 96 claims costs, and which tree size pays",
     "masked": "accuracy and calls of the samplers of a masked model on list operations",

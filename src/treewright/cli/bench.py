@@ -8,7 +8,8 @@ from treewright.cli.models import quiet
 from treewright.core.errors import InputError
 
 USAGE = (
-    "usage: treewright bench TASK ..., TASK being `speed`, `spec`, `predict`, `acceptance`, `verify-cost` or `masked`; "
+    "usage: treewright bench TASK ..., TASK being `speed`, `spec`, `stream`, `predict`, `draft`, `profile`, `acceptance`, "
+    "`verify-cost` or `masked`; "
     "`treewright bench TASK --help` lists its options"
 )
 
