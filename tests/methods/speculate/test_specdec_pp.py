@@ -289,7 +289,7 @@ def test_what_does_not_fit_is_refused(tmp_path, head, decode):
     with pytest.raises(CompositionError, match="'specdec_pp' decides after each draft of a chain"):
         decode(TARGET, lookup.parts(lookup.Config()).join(parts(Config())), [(1, 1)])
     own = replace(drafting(3, head=str(head)), propose=_OwnChain())
-    with pytest.raises(CompositionError, match="set specdec_pp.lag to True"):
+    with pytest.raises(CompositionError, match=r"set specdec_pp\.lag to True"):
         decode(TARGET, own, [(1, 2)])
 
 

@@ -5,8 +5,8 @@ Santilli et al. 2023, "Accelerating Transformer Inference for Translation via Pa
 converged prefix is what a greedy walk accepts, so every round fixes at least one token and no extra forward is needed to
 see convergence (the released code waits for two equal iterates).
 
-- `mode=blocks` is the paper's Gauss-Seidel-Jacobi (GSJ): the new tokens are cut into blocks of `block` positions, and the next one
-  is begun once all of a block have converged. A round solves what is open of the block, its first position without a guess.
+- `mode=blocks` is the paper's Gauss-Seidel-Jacobi (GSJ): the new tokens are cut into blocks of `block` positions, and the next
+  one is begun once all of a block have converged. A round solves what is open of the block, its first position without a guess.
   Blocks of one position are plain decoding; one block as long as the text is parallel Jacobi (PJ). Where a text stops inside a
   block it ends there, which is what the paper's hybrid (HGJ) adds.
 - `mode=sliding`, the default, begins a position as soon as one has converged: `block` guesses stand behind the text in every

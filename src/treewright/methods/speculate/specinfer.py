@@ -10,9 +10,9 @@ out, which makes the children draws without replacement, and the residual is tha
 wasted, and a token refused once is not tried again. (Dropping repeats while keeping the residual of independent draws would be
 biased.) At temperature 0 children are the most probable tokens, and both are one.
 
-Beside the paper: there is one draft model. The paper may merge the trees of several, boosted to differ; here each role has
-one seat, and its measurements with one drafter are those that others compare with. `rasd` merges two drafters' trees into one, and
-`banditspec` gives the rounds to whole recipes in turn.
+Beside the paper: there is one draft model. The paper may merge the trees of several that were boosted to differ, each child
+checked by the law of its own drafter; here a recipe has one seat for a draft model, and a claim's children have one law.
+`rasd` merges the trees of two drafters where both are functions of the text, and `banditspec` gives rounds to whole recipes.
 """
 
 from __future__ import annotations

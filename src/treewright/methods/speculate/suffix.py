@@ -9,7 +9,7 @@ tree of the likeliest continuations. A continuation's chance is the product of c
 match on a tie, on a tie between tries the row's own before that of outputs before the corpus.
 
 Cost: one target call a round, no other model. Lossless: what is drafted is a function of the past. `corpus` names a file of
-token ids (see `treewright.parts.propose.corpus.write_corpus`); its trie is made once for all rows and runs, and nothing leaves it.
+token ids (see `treewright.parts.propose.corpus.write_corpus`); its trie is made once for all rows and runs and stays whole.
 
 Beside the paper and the released code: bounds (no token is likelier than the first one's best chance, no level's chances sum
 to more than the first's) leave out matches that cannot win, with the same result; the global trie takes in what a running row
