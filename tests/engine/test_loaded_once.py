@@ -11,14 +11,16 @@ import pytest
 from treewright.core.build import build_parts
 from treewright.core.recipe import Recipe
 from treewright.core.request import Sampling
-from treewright.methods.speculate import aded, rest
+from treewright.methods.speculate import aded, rest, suffix
 from treewright.models.tables import Table
 from treewright.parts.propose.corpus import write_corpus
 
 TABLE = Table(6, seed=3, sharpness=2.0)
 PROMPTS = [[1, 2, 3], [0], [5, 4], [2, 2]]
 CORPUS = [[1, 2, 3, 4, 5, 0], [0, 3, 1, 5, 4, 2, 2, 0, 1]]
-READERS: dict[str, Any] = {"rest": rest, "aded": aded}
+CLAIMS = {"rest": "nodes", "aded": "nodes", "suffix": "tokens"}
+"""How each names the most claims of a round."""
+READERS: dict[str, Any] = {"rest": rest, "aded": aded, "suffix": suffix}
 
 
 @pytest.fixture
@@ -55,7 +57,7 @@ def test_rows_that_are_decoded_apart_share_the_corpus_and_nothing_that_was_learn
 @pytest.mark.parametrize("method", READERS)
 def test_arms_share_the_corpus(method: str, reads: list[str], tmp_path: Path, decode: Any) -> None:
     write_corpus(tmp_path / "corpus.npz", CORPUS)
-    arms = [f"{method}:corpus={tmp_path / 'corpus.npz'}:nodes={nodes}" for nodes in (2, 5)]
+    arms = [f"{method}:corpus={tmp_path / 'corpus.npz'}:{CLAIMS[method]}={most}" for most in (2, 5)]
     memories: dict[Any, Any] = {}
     decode(TABLE, build_parts(Recipe.of("banditspec", {"arms": arms})), PROMPTS, memories=memories, max_new_tokens=12)
     assert reads == [method] and sum(key[0] == "loaded" for key in memories) == 1

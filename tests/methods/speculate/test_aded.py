@@ -162,7 +162,7 @@ def test_a_copy_begins_as_the_table_and_leaves_it_as_it_is():
 
 def test_the_models_own_chances_enter_the_table(decode):
     memories: dict[Any, Any] = {}
-    decoded = decode(TABLE, "aded", [(1, 2, 3)], {"update": "llm_topk", "topk": 3}, memories=memories, max_new_tokens=10)
+    decoded = decode(TABLE, "aded", [(1, 2, 3)], {"topk": 3}, memories=memories, max_new_tokens=10)
     (table,) = memories.values()
     text = [1, 2, 3, *decoded.tokens[0]]
     for end in range(3, len(text)):
@@ -170,7 +170,7 @@ def test_the_models_own_chances_enter_the_table(decode):
         for token, chance in zip(tokens, chances, strict=True):
             assert table.value((text[end - 2], text[end - 1]), token) >= chance - 1e-6
     plain: dict[Any, Any] = {}
-    decode(TABLE, "aded", [(1, 2, 3)], memories=plain, max_new_tokens=10)
+    decode(TABLE, "aded", [(1, 2, 3)], {"update": "context"}, memories=plain, max_new_tokens=10)
     (other,) = plain.values()
     assert len(other.best((2, 3))[0]) == 1 < len(table.best((2, 3))[0])
 
@@ -217,7 +217,7 @@ def test_sampled_rollouts_keep_the_law(setting):
     assert total_variation(law, plain_law(case)) < 1e-9
 
 
-@pytest.mark.parametrize("options", [{}, {"update": "llm_topk", "iterations": 10, "topk": 2}], ids=str)
+@pytest.mark.parametrize("options", [{"update": "context"}, {"iterations": 10, "topk": 2}], ids=str)
 def test_laws_hold(options):
     assert laws.lossless("aded", {"iterations": 20} | options).total("accepted") > 0
 

@@ -63,21 +63,6 @@ def test_ucb_is_the_papers_formula_in_tokens(exploration):
             assert scaled.tolist() == pytest.approx(values)
 
 
-def test_exp3_is_the_papers_formula_in_tokens():
-    longest, pulls, losses = 5, Pulls(3), [0.0, 0.0, 0.0]
-    for number, (arm, tokens) in enumerate(SCRIPT, start=1):
-        eta = math.sqrt(math.log(3) / (number * 3))
-        weights = [math.exp(-eta * loss) for loss in losses]
-        law = exp3_law(pulls)
-        assert law.tolist() == pytest.approx([weight / sum(weights) for weight in weights])
-        assert law.sum() == pytest.approx(1)
-        losses[arm] += (longest + 1 - tokens) / (longest * law[arm])
-        reward = (tokens - 1) / longest
-        pulls.loss += loss_estimate(3, arm, reward, law)
-        pulls.add(arm, reward)
-        assert pulls.loss.tolist() == pytest.approx(losses)
-
-
 def test_exp3_estimates_every_arms_loss_without_bias():
     rewards, pulls = np.array([0.2, 0.9, 0.5]), Pulls(3)
     pulls.loss[:] = [3.0, 1.0, 0.2]
@@ -118,21 +103,67 @@ def outcome_of(round: Any, emitted: list[int], seconds: float = 0.0) -> Outcome:
 
 
 def test_rewards_are_tokens_of_a_row_between_nothing_gained_and_all(round_of):
-    bandit, round = Bandit(Config(), ("a", "b"), longest=4), round_of([[1], [2]])
-    for emitted, reward in (([1, 1], 0.0), ([5, 5], 1.0), ([2, 3], 0.375), ([9, 9], 1.0), ([0, 1], 0.0)):
+    bandit, round = Bandit(Config(longest=4), ("a", "b")), round_of([[1], [2]])
+    for emitted, reward in (([1, 1], 0.0), ([5, 5], 4.0), ([2, 3], 1.5), ([9, 9], 4.0), ([0, 1], 0.0)):
         before = bandit.pulls(round).reward[1]
         bandit.learn(1, outcome_of(round, emitted))
         assert bandit.pulls(round).reward[1] - before == pytest.approx(reward)
-    assert bandit.pulls(round).count.tolist() == [0, 5]
+    assert bandit.pulls(round).count.tolist() == [0, 5] and bandit.pulls(round).scale == 4
+
+
+def test_the_longest_acceptance_of_a_row_so_far_is_all_there_can_be(round_of):
+    bandit, round = Bandit(Config(), ("a", "b")), round_of([[1], [2]])
+    for emitted, longest in (([1, 1], 1), ([0, 0], 1), ([2, 1], 1), ([1, 4], 3), ([3, 3], 3), ([7, 2], 6)):
+        bandit.learn(1, outcome_of(round, emitted))
+        assert bandit.pulls(round).scale == longest
+    assert bandit.pulls(round).reward.tolist() == [0, 0 + 0 + 0.5 + 1.5 + 2 + 3.5]
+
+
+@pytest.mark.parametrize("longest", [0, 5])
+def test_choices_are_the_papers_with_one_longest_acceptance_for_all_rounds(longest, round_of):
+    """Its formulas in tokens, computed anew before every choice with the L that is known by then."""
+    ucb = Bandit(Config(longest=longest, delta=0.05), ("a", "b", "c"))
+    exp3 = Bandit(Config(longest=longest, policy="exp3"), ("a", "b", "c"))
+    round, laws = round_of([[1]]), []
+    for count in range(len(SCRIPT) + 1):
+        seen, known = SCRIPT[:count], longest or max([1, *(tokens - 1 for _, tokens in SCRIPT[:count])])
+        values, losses = [], [0.0] * 3
+        for arm in range(3):
+            rewards = [tokens for one, tokens in seen if one == arm]
+            n = len(rewards)
+            inside = math.log(3 * (count + 1) ** 2 * math.sqrt(1 + n) / 0.05)
+            values.append(sum(rewards) / n + known / 2 * math.sqrt((1 + n) / n**2 * (1 + 2 * inside)) if n else math.inf)
+        for (arm, tokens), law in zip(seen, laws, strict=True):
+            losses[arm] += (known + 1 - tokens) / (known * law[arm])
+        eta = math.sqrt(math.log(3) / ((count + 1) * 3))
+        weights = [math.exp(-eta * loss) for loss in losses]
+        assert ucb.choose(round) == values.index(max(values))
+        exp3.choose(round)
+        assert exp3._law.tolist() == pytest.approx([weight / sum(weights) for weight in weights])
+        laws.append(exp3._law)
+        if count < len(SCRIPT):
+            arm, tokens = SCRIPT[count]
+            for bandit in (ucb, exp3):
+                bandit.learn(arm, outcome_of(round, [tokens]))
+
+
+def test_a_wide_tree_earns_as_much_as_a_chain_that_gains_the_same(decode):
+    """15 claims that are 3 deep: what counts is the depth that was accepted, not the claims."""
+    memories: dict[Any, Any] = {}
+    method = parts(Config(arms=("plain", "specinfer:expansion=[3,2,1]")))
+    decode(TARGET, method, PROMPTS[:1], draft=TARGET, max_new_tokens=200, memories=memories)
+    pulls = next(value for key, value in memories.items() if key[0] == "banditspec")
+    assert pulls.scale == 3 and pulls.count[1] > 5 * pulls.count[0]
+    assert pulls.reward[1] / pulls.count[1] > 2.9
 
 
 @pytest.mark.parametrize("policy", ["ucb", "exp3"])
 def test_speed_passes_over_the_first_round_and_scales_by_the_fastest(policy, round_of):
-    bandit, round = Bandit(Config(reward="speed", policy=policy), ("a", "b"), longest=4), round_of([[1], [2]])
+    bandit, round = Bandit(Config(reward="speed", policy=policy), ("a", "b")), round_of([[1], [2]])
     for arm, emitted, seconds in ((0, [4, 4], 9.0), (1, [1, 1], 9.0), (0, [4, 4], 0.5), (1, [1, 1], 0.25)):
         bandit.learn(arm, outcome_of(round, emitted, seconds))
     pulls = bandit.pulls(round)
-    assert pulls.reward.tolist() == [16.0, 8.0] and pulls.count.tolist() == [1, 1] and pulls.best == 16.0
+    assert pulls.reward.tolist() == [16.0, 8.0] and pulls.count.tolist() == [1, 1] and pulls.scale == 16.0
     assert pulls.loss.tolist() == ([0, 0] if policy == "ucb" else [0, 0.5])
     if policy == "ucb":
         assert bandit.choose(round) == 0

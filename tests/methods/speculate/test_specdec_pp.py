@@ -237,7 +237,7 @@ def test_calibration_is_learned_and_kept_apart_by_temperature(decode):
 
 
 @pytest.mark.parametrize(
-    "options", [{"calibrate": False}, {"least": 1}, {"head": "HEAD"}, {"head": "HEAD", "lag": False}], ids=str
+    "options", [{"calibrate": False}, {"least": 1}, {"head": "HEAD"}, {"head": "HEAD", "lag": True}], ids=str
 )
 def test_the_law_holds_for_a_drafter_under_control(options, head):
     options = {name: str(head) if value == "HEAD" else value for name, value in options.items()}
@@ -288,8 +288,8 @@ def test_what_does_not_fit_is_refused(tmp_path, head, decode):
     lookup = entry("prompt_lookup").load()
     with pytest.raises(CompositionError, match="'specdec_pp' decides after each draft of a chain"):
         decode(TARGET, lookup.parts(lookup.Config()).join(parts(Config())), [(1, 1)])
-    own = replace(drafting(3, head=str(head), lag=False), propose=_OwnChain())
-    with pytest.raises(CompositionError, match="leave lag at True"):
+    own = replace(drafting(3, head=str(head)), propose=_OwnChain())
+    with pytest.raises(CompositionError, match=r"set specdec_pp\.lag to True"):
         decode(TARGET, own, [(1, 2)])
 
 

@@ -11,8 +11,9 @@ import pytest
 
 from treewright.core.errors import InputError
 from treewright.core.request import Sampling
-from treewright.methods.speculate.suffix import Config, OwnText, SuffixDecoding, draft_path, draft_tree
+from treewright.methods.speculate.suffix import Config, OwnText, SuffixDecoding, draft_path, draft_tree, parts
 from treewright.models.tables import Table
+from treewright.parts.propose.corpus import write_corpus
 from treewright.parts.propose.suffix_trie import SuffixTrie
 from treewright.parts.propose.trees import Trie
 from treewright.testing import laws
@@ -188,8 +189,69 @@ def test_the_bounds_leave_out_no_winner():
         assert len(SuffixDecoding(config).best_draft(counts, text[-11:], 8, beat=top).trie) == 1
 
 
-def test_laws_hold():
-    for options in ({}, {"mode": "path", "offset": 2.0}):
+def test_a_text_of_the_corpus_is_drafted_from_the_start(tmp_path, decode, greedy_text):
+    table = Table(40, seed=5, order=2, sharpness=2.0)
+    texts = [[*prompt, *greedy_text(table, prompt, 40)] for prompt in PROMPTS]
+    write_corpus(tmp_path / "corpus.npz", texts)
+    corpus = {"corpus": str(tmp_path / "corpus.npz")}
+    for options in ({}, {"own": False, "shared": False}, {"history": 0, "mode": "path"}):
+        helped = decode(table, "suffix", PROMPTS, options | corpus, max_new_tokens=40)
+        assert helped.tokens == [text[-40:] for text in texts]
+        assert [len(helped.trace(row).steps[0].accepted) > 0 for row in (0, 2)] == [True, True], "on a cold start"
+        assert helped.trace().model_calls < decode(table, "plain", PROMPTS, max_new_tokens=40).trace().model_calls / 2
+
+
+def test_corpus_own_text_and_history_compete_and_the_corpus_is_never_evicted(tmp_path, round_of):
+    write_corpus(tmp_path / "corpus.npz", [[1, 2, 7, 6], [1, 2, 7, 6], [1, 2, 7, 6], [1, 2, 7, 5]])
+    round = round_of([[1, 2, 3, 1, 2]], vocabulary=20)
+    for options, drafted in (({}, [7, 6]), ({"corpus": ""}, [3, 1]), ({"shared": False, "factor": 0.5}, [7])):
+        suffix = SuffixDecoding(Config(**{"corpus": str(tmp_path / "corpus.npz"), "mode": "path", "history": 0} | options))
+        suffix.propose(round)
+        assert round.forest.token[0, 1:].tolist() == drafted
+        for _ in range(3):
+            suffix.history(round).learn(round)
+    assert suffix.corpus(round).tokens == 16
+    write_corpus(tmp_path / "corpus.npz", [[1, 2, 4]])
+    assert SuffixDecoding(Config(corpus=str(tmp_path / "corpus.npz"))).corpus(round).tokens == 3, "a new file is read anew"
+
+
+def test_on_equal_scores_the_own_text_comes_first_and_the_corpus_last(tmp_path, round_of):
+    write_corpus(tmp_path / "corpus.npz", [[1, 2, 8]])
+    config = Config(corpus=str(tmp_path / "corpus.npz"), mode="path", factor=0.5, min_prob=1.0)
+    round = round_of([[1, 2], [3, 1, 2]], vocabulary=20)
+    suffix = SuffixDecoding(config)
+    suffix.history(round).counts.append(suffix.history(round).counts.begin(), [1, 2, 9])
+    suffix.propose(round)
+    assert round.forest.token[:, 1].tolist() == [9, 9]
+
+
+def test_rows_of_a_batch_draft_from_the_corpus_as_alone(tmp_path, decode):
+    chance = random.Random(3)
+    write_corpus(tmp_path / "corpus.npz", [[chance.randrange(5) for _ in range(150)] for _ in range(3)])
+    options = {"corpus": str(tmp_path / "corpus.npz"), "shared": False}
+    settings = dict(max_new_tokens=30, sampling=Sampling(temperature=0.7), seed=2)
+    batch = decode(TABLE, "suffix", PROMPTS, options, **settings)
+    assert batch.tokens == decode(TABLE, "plain", PROMPTS, **settings).tokens and batch.accepted() > 0
+    first = decode(TABLE, "suffix", PROMPTS[:1], options, **settings)
+    assert first.tokens == batch.tokens[:1]
+    drafts = [[[t for t in step.token if t >= 0] for step in one.trace(0).steps] for one in (first, batch)]
+    assert drafts[0] == drafts[1]
+
+
+def test_a_missing_corpus_is_known_before_anything_runs(tmp_path, decode):
+    with pytest.raises(InputError, match="does not exist; write one with"):
+        parts(Config(corpus=str(tmp_path / "none.npz")))
+    with pytest.raises(InputError, match="ending in"):
+        parts(Config(corpus="corpus.csv"))
+    write_corpus(tmp_path / "corpus.npz", [[1, 2, 5]])
+    with pytest.raises(InputError, match="holds the token id 5 and the target knows 5 tokens"):
+        decode(TABLE, "suffix", PROMPTS, {"corpus": str(tmp_path / "corpus.npz")}, max_new_tokens=2)
+
+
+def test_laws_hold(tmp_path):
+    write_corpus(tmp_path / "corpus.npz", [[0, 1, 2, 0, 2, 1, 0, 1, 1, 2, 2, 0, 0, 1, 0]])
+    alone = {"corpus": str(tmp_path / "corpus.npz"), "own": False, "shared": False}
+    for options in ({}, {"mode": "path", "offset": 2.0}, alone):
         report = laws.lossless("suffix", options)
         assert report.total("accepted") > 0
 

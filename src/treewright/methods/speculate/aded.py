@@ -13,9 +13,10 @@ Cost: one target call a round, no other model. Lossless: sample-then-match; the 
 Beside the paper: the released code's own sampling draws a token again where no draft matches, which is biased above
 temperature 0. Values are neither normalised nor a product, as in the released code. Each round adds `step` to every tri-gram
 among the last `recent` tokens again, so what is near is favoured several times over. Successors come in one order: the
-likeliest first, then by token, and the last one created is the least likely. `update=llm_topk` follows the paper's text, which
-the released code does not: the model's own probabilities of its k best tokens at each accepted claim are put into the table
-where they are larger than what is there. `rollouts=likeliest` rolls out without chance.
+likeliest first, then by token, and the last one created is the least likely. `update=llm_topk`, the default, follows the
+paper's text: the model's own probabilities of its k best tokens at each accepted claim are put into the table where they are
+larger than what is there. `update=context` is what the released code does: it learns from the last tokens alone.
+`rollouts=likeliest` rolls out without chance.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ Pair = tuple[int, int]
 class Config:
     """
     corpus: a file of token ids (.npz, .jsonl, .txt) whose tri-grams fill the table; empty to begin with an empty one
-    update: what the table learns from: the last tokens of each text, or those and the model's own probabilities
+    update: what the table learns from: the last tokens of each text and the model's own probabilities, or those tokens alone
     nodes: the most claims a round
     iterations: walks of a search
     depth: new tokens that a walk may hold
@@ -78,7 +79,7 @@ class Config:
     """
 
     corpus: str = ""
-    update: Literal["context", "llm_topk"] = "context"
+    update: Literal["llm_topk", "context"] = "llm_topk"
     nodes: int = 64
     iterations: int = 150
     depth: int = 3
@@ -94,7 +95,7 @@ class Config:
     rollouts: Literal["sampled", "likeliest"] = "sampled"
 
     def __post_init__(self) -> None:
-        require(self.update in ("context", "llm_topk"), "update", self.update, "'context' or 'llm_topk'")
+        require(self.update in ("llm_topk", "context"), "update", self.update, "'llm_topk' or 'context'")
         require(self.rollouts in ("sampled", "likeliest"), "rollouts", self.rollouts, "'sampled' or 'likeliest'")
         for name in ("nodes", "iterations", "depth", "paths", "successors", "topk", "pairs"):
             require(getattr(self, name) >= 1, name, getattr(self, name), "an integer >= 1")

@@ -13,11 +13,14 @@ second, for arms that cost unlike much. What was learned is kept with the model 
 Cost: what the chosen arm costs. Lossless if the arms are: the choice depends on what has become text, never on the drafts
 at hand. Under `reward=speed` it depends on the clock, so a run's arms (and above temperature 0 its tokens) do not repeat.
 
-Beside the paper: rewards are brought to [0, 1], (Y - 1) / L for tokens, where L is `longest` or the most claims of an arm, and
-the radius is divided by L, which are the same choices. The paper's radius is wide: with L = 10 a difference of one token a round
-shows after about a thousand rounds. `exploration` multiplies it; 0 leaves the best mean so far, which is about what
-the released code does (its bonus is the same for all arms). Speeds are divided by the largest yet; each arm's first
-round of a run is then passed over, since it warms caches and would cost the arm for long.
+Beside the paper: rewards are brought to [0, 1], (Y - 1) / L for tokens, and the radius is divided by L: the same choices. L,
+the most drafts that a round can have accepted, is `longest`, or the most that a row had accepted so far: what an arm claims
+says little about it (a tree of 31 claims may be 6 deep), and how deep its trees were drafted would let choices depend on
+drafts. Where a round sets a new mark, earlier rewards and losses are brought to the new L, so that at every choice the
+paper's formulas hold with one L for all rounds. The paper's radius is wide: with L = 10 a difference of one token a round
+shows after about a thousand rounds. `exploration` multiplies it; 0 leaves the best mean so far, which is about what the
+released code does (its bonus is the same for all arms). Speeds are divided by the largest yet in the same way; each arm's
+first round of a run is then passed over, since it warms caches and would cost the arm for long.
 """
 
 from __future__ import annotations
@@ -32,7 +35,7 @@ from treewright.core.errors import CompositionError, require
 from treewright.core.randomness import SEARCH
 from treewright.core.recipe import Recipe, read_method
 from treewright.core.roles import Outcome, Parts, Round
-from treewright.parts.control.bandits import Pulls, exp3_law, loss_estimate, ucb_arm
+from treewright.parts.control.bandits import Pulls, exp3_law, ucb_arm
 from treewright.parts.control.switch import Switch, check_seats
 
 CARD = {
@@ -58,7 +61,7 @@ class Config:
     arms: recipes to choose among, each "METHOD" or "METHOD:OPTION=VALUE:...", methods joined by '+'
     policy: ucb takes the largest mean plus confidence radius, exp3 draws
     reward: tokens a row gained in the round, or tokens of all rows per second
-    longest: drafts a round that count as all there can be (L); 0 for the most claims of an arm
+    longest: drafts accepted in a round that count as all there can be (L); 0 for the most that were accepted so far
     exploration: ucb: what multiplies the confidence radius
     delta: ucb: how often the radius may be wrong
     """
@@ -80,22 +83,21 @@ class Config:
 class Bandit:
     """Chooses arms, and keeps what came of it."""
 
-    def __init__(self, config: Config, names: tuple[str, ...], longest: int) -> None:
-        self._config, self._names, self._longest = config, names, longest
+    def __init__(self, config: Config, names: tuple[str, ...]) -> None:
+        self._config, self._names = config, names
         self._passed_over: set[int] = set()
         self._law = np.ones(len(names))
 
     def pulls(self, round: Round) -> Pulls:
         """What is known of these arms under this policy and reward, on this model."""
         config = self._config
-        key = ("banditspec", self._names, config.policy, config.reward, self._longest)
+        key = ("banditspec", self._names, config.policy, config.reward, config.longest)
         return round.memories.model(key, lambda: Pulls(len(self._names)))
 
     def choose(self, round: Round) -> int:
         pulls = self.pulls(round)
         if self._config.policy == "ucb":
-            scale = pulls.best if self._config.reward == "speed" and pulls.best > 0 else 1.0
-            return ucb_arm(pulls, scale, self._config.exploration, self._config.delta)
+            return ucb_arm(pulls, pulls.scale or 1.0, self._config.exploration, self._config.delta)
         self._law = exp3_law(pulls)
         return round.randomness.index(self._law, BATCH, pulls.rounds, SEARCH)
 
@@ -105,13 +107,14 @@ class Bandit:
             if arm not in self._passed_over or outcome.seconds <= 0:
                 self._passed_over.add(arm)
                 return
-            raw = sum(emitted) / outcome.seconds
-            reward = raw / max(pulls.best, raw) if raw > 0 else 0.0
+            reward = sum(emitted) / outcome.seconds
+            pulls.widen(reward)
         else:
-            raw = reward = float(np.clip((np.mean(emitted) - 1) / self._longest, 0, 1))
+            pulls.widen(self._config.longest or max(2, *emitted) - 1)
+            reward = float(np.clip(np.mean(emitted) - 1, 0, pulls.scale))
         if self._config.policy == "exp3":
-            pulls.loss += loss_estimate(len(self._names), arm, reward, self._law)
-        pulls.add(arm, raw)
+            pulls.add_loss(arm, reward, self._law)
+        pulls.add(arm, reward)
 
 
 def parts(config: Config) -> Parts:
@@ -123,5 +126,4 @@ def parts(config: Config) -> Parts:
     for recipe in recipes:
         check_seats(recipe)
     arms = {name: build_parts(recipe) for name, recipe in zip(names, recipes, strict=True)}
-    longest = config.longest or max(1, max(arm.claims for arm in arms.values()) - 1)
-    return Switch(arms, Bandit(config, names, longest)).parts()
+    return Switch(arms, Bandit(config, names)).parts()

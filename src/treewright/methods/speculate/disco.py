@@ -17,12 +17,13 @@ exists never depends on its own identity; dropping it is biased (tested).
 `threshold=0` drafts as many as the drafter would. Give the drafter as many tokens as this method may use
 (`speculative_sampling.tokens=20`): the shorter of both ends the draft.
 
-Beside the paper: it trains its classifier before decoding, on another data set; here it learns as it goes and is kept with the
-model, and `learn=False` freezes what earlier runs taught it, which is the paper's way. Size and training of its network are our
-choice. Until both answers were seen, `classifier` is `threshold`. Released code reads probabilities after temperature and
-warpers; here they are the drafter's own at every temperature, so that a threshold means the same. The adaptive history is a
-window of the last `window` drafts, where the released one never forgets, and `heuristic` counts for each row. The rows of a
-batch share the rest, which may change how much is drafted and never the law.
+Beside the paper: it trains its classifier before decoding, on another data set. No trained one comes along, so the default is
+the released `threshold`, which needs none; here `classifier` learns as it goes (which cost more than `threshold` where it was
+measured, `docs/log.md`) and is kept with the model, and `learn=False` freezes what earlier runs taught it, which is the paper's
+way. Size and training of its network are our choice. Until both answers were seen, `classifier` is `threshold`. Released code
+reads probabilities after temperature and warpers; here they are the drafter's own at every temperature, so that a threshold
+means the same. The adaptive history is a window of the last `window` drafts, where the released one never forgets, and
+`heuristic` counts for each row. The rows of a batch share the rest, which may change how much is drafted and never the law.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ UNITS, FIRST_STEPS, STEPS = 8, 200, 25
 @dataclass(frozen=True)
 class Config:
     """
-    rule: what a draft must pass for another one to follow
+    rule: what a draft must pass for another one to follow; the paper's `classifier` is not the default, for it wants training
     threshold: probability of acceptance, or of the token, below which drafting stops; `adaptive` begins with it
     most: the longest draft
     tokens: heuristic: the length of a row's first draft

@@ -14,10 +14,10 @@ one that comes along, `default-acceptance`, is for `default` and `default-draft`
 Cost: no target call; a head costs four small matrix products for each draft. Lossless: the token at which drafting stops is
 kept.
 
-The head can rate a token once the draft model has read it, which happens when the next one is drafted. The released code
-therefore decides by all tokens but the newest, and so does `lag=True`: the first draft is always followed by a second.
-`lag=False` has the draft model read the newest token first, as the theory has it; that reading is the next draft's anyway, and
-costs a call of the draft only where drafting stops. Without a head nothing lags: the drafter's probability of a
+The head can rate a token once the draft model has read it, which happens when the next one is drafted. `lag=False`, the default,
+has the draft model read the newest token first, as the theory has it; that reading is the next draft's anyway, and
+costs a call of the draft only where drafting stops. The released code decides by all tokens but the newest, and so does
+`lag=True`: the first draft is always followed by a second. Without a head nothing lags: the drafter's probability of a
 token is known before it is read. Training weighs refusals six times, as in the paper, so that a head's a_i is lower than the
 true probability a: it is a / (a + 6 (1 - a)).
 """
@@ -68,7 +68,7 @@ class Config:
     threshold: float = 0.3
     least: int = 2
     most: int = 20
-    lag: bool = True
+    lag: bool = False
     calibrate: bool = True
 
     def __post_init__(self) -> None:
@@ -143,7 +143,7 @@ class SpecDecPP:
         if "draft" not in round.sessions:
             raise CompositionError(
                 "specdec_pp.lag is False, so a draft model must read the newest token, and this recipe's drafter has none; "
-                "leave lag at True"
+                "set specdec_pp.lag to True"
             )
         return self._rated(round, self._file, round.sessions["draft"].score(round.forest), column)
 

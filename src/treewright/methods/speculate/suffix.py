@@ -1,25 +1,27 @@
-"""Suffix decoding: what followed the last tokens before, in this text or in earlier outputs, counted in suffix tries.
+"""Suffix decoding: what followed the last tokens before, in this text, earlier outputs or a corpus, counted in suffix tries.
 
 Oliaro et al. 2024, "SuffixDecoding: Extreme Speculative Decoding for Emerging AI Applications"
 (https://arxiv.org/abs/2411.04975). One trie holds the row's own prompt and output, another the outputs of all rows so far,
 which is kept from one generation to the next; its oldest outputs leave first. For every m for which the last m tokens
 occurred before, a draft of at most min(tokens, m factor + offset) tokens is read off the counts: the likeliest path, or the
 tree of the likeliest continuations. A continuation's chance is the product of count(child) / count(node), and none below
-`min_prob` is drafted. The sum of chances is the draft's score; the best draft of all m and both tries is taken, the longer
-match on a tie, the row's own trie on a tie between the two.
+`min_prob` is drafted. The sum of chances is the draft's score; the best draft of all m and all tries is taken, the longer
+match on a tie, on a tie between tries the row's own before that of outputs before the corpus.
 
-Cost: one target call a round, no other model. Lossless: what is drafted is a function of the past.
+Cost: one target call a round, no other model. Lossless: what is drafted is a function of the past. `corpus` names a file of
+token ids (see `treewright.parts.propose.corpus.write_corpus`); its trie is made once for all rows and runs and stays whole.
 
 Beside the paper and the released code: bounds (no token is likelier than the first one's best chance, no level's chances sum
 to more than the first's) leave out matches that cannot win, with the same result; the global trie takes in what a running row
 emits at once, so samples of a prompt learn from each other, and is limited in tokens rather than in requests; a forked row
-enters it from where its text differs on. The mixture with another drafter by score is not here: a recipe has one proposer.
+enters it from where its text differs on. A corpus stands for what a server would have written before. The mixture with
+another drafter by score is not here: a recipe has one proposer.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -27,6 +29,7 @@ import numpy as np
 
 from treewright.core.errors import require
 from treewright.core.roles import Outcome, Parts, Round
+from treewright.parts.propose.corpus import read_corpus, version_of
 from treewright.parts.propose.outputs import Key, Outputs
 from treewright.parts.propose.suffix_trie import Occurrences, SuffixTrie
 from treewright.parts.propose.trees import Trie, place
@@ -50,6 +53,7 @@ ROUNDING = 1e-9
 @dataclass(frozen=True)
 class Config:
     """
+    corpus: a file of token ids (.npz, .jsonl, .txt) to match in as well; empty for none
     tokens: the most claims a round
     mode: draft the likeliest path, or a tree of the likeliest continuations
     depth: the longest run of tokens that is counted, match and draft together
@@ -61,6 +65,7 @@ class Config:
     history: the most tokens of past outputs that are kept, the oldest leaving first
     """
 
+    corpus: str = ""
     tokens: int = 32
     mode: Literal["tree", "path"] = "tree"
     depth: int = 64
@@ -79,7 +84,8 @@ class Config:
         require(0 <= self.offset < float("inf"), "offset", self.offset, "a number >= 0")
         require(self.factor + self.offset > 0, "factor", self.factor, "a number > 0 where offset is 0, else nothing is drafted")
         require(0 < self.min_prob <= 1, "min_prob", self.min_prob, "a number in (0, 1]")
-        require(self.own or self.shared, "own", self.own, "true, or give shared true: else there is nothing to match in")
+        somewhere = self.own or self.shared or bool(self.corpus)
+        require(somewhere, "own", self.own, "true, or give shared true or a corpus: else there is nothing to match in")
         require(self.history >= 0, "history", self.history, "an integer >= 0")
 
 
@@ -179,6 +185,14 @@ class History:
             self.counts.remove(oldest)
 
 
+def count_corpus(config: Config, vocabulary: int) -> SuffixTrie:
+    """The suffix trie of the corpus, each document a text of its own. Raises InputError."""
+    counts = SuffixTrie(config.depth)
+    for document in read_corpus(config.corpus, vocabulary):
+        counts.append(counts.begin(), document.tolist())
+    return counts
+
+
 class SuffixDecoding:
     """Proposer and observer around the tries."""
 
@@ -186,6 +200,13 @@ class SuffixDecoding:
 
     def __init__(self, config: Config) -> None:
         self._config = config
+        self._version = version_of(config.corpus) if config.corpus else 0
+
+    def corpus(self, round: Round) -> SuffixTrie:
+        """The trie of the corpus, which is read when it is first asked for and never changes."""
+        config = self._config
+        key = ("suffix", config.corpus, self._version, round.vocabulary, config.depth)
+        return round.memories.loaded(key, lambda: count_corpus(config, round.vocabulary))
 
     def history(self, round: Round) -> History:
         """The outputs so far, shared by all rows."""
@@ -208,13 +229,20 @@ class SuffixDecoding:
             tail = round.text.of(row)[-(config.depth - 1) :].tolist()
             best = Draft()
             if most >= 1 and round.deepest[row] >= 1:
-                if config.own:
-                    best = self.best_draft(self.own(round, row).counts, tail, most)
-                if config.shared:
-                    shared = self.best_draft(self.history(round).counts, tail, most, best.score)
-                    best = max(best, shared, key=lambda draft: draft.score)
+                for counts in self._tries(round, row):
+                    best = max(best, self.best_draft(counts, tail, most, best.score), key=lambda draft: draft.score)
             drafts.append(best.trie)
         place(round, drafts)
+
+    def _tries(self, round: Round, row: int) -> Iterator[SuffixTrie]:
+        """Where a row's last tokens are looked up: of equally good drafts the first one's is taken."""
+        config = self._config
+        if config.own:
+            yield self.own(round, row).counts
+        if config.shared:
+            yield self.history(round).counts
+        if config.corpus:
+            yield self.corpus(round)
 
     def best_draft(self, counts: SuffixTrie, tail: Sequence[int], most: int, beat: float = 0.0) -> Draft:
         """The draft with the highest score of all m for which the last m of `tail` occur, if it is above `beat`; at most `most`

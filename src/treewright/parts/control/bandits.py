@@ -10,27 +10,40 @@ import numpy as np
 
 @dataclass(slots=True)
 class Pulls:
-    """What was seen of each of K arms. count [K], reward [K] the sums of rewards as they came, best: the largest reward yet.
-    loss [K]: the sums of EXP3's loss estimates."""
+    """What was seen of each of K arms. count [K], reward [K] the sums of rewards as they came. scale: the reward that counts
+    as 1, 0 while there is none. loss [K]: the sums of EXP3's loss estimates at that scale, weight [K]: what they would be
+    if no round had brought anything."""
 
     arms: int
     count: np.ndarray = field(init=False)
     reward: np.ndarray = field(init=False)
     loss: np.ndarray = field(init=False)
-    best: float = 0.0
+    weight: np.ndarray = field(init=False)
+    scale: float = 0.0
 
     def __post_init__(self) -> None:
-        self.count, self.reward, self.loss = np.zeros(self.arms), np.zeros(self.arms), np.zeros(self.arms)
+        self.count, self.reward, self.loss, self.weight = (np.zeros(self.arms) for _ in range(4))
 
     @property
     def rounds(self) -> int:
         """Rounds that were learned from."""
         return int(self.count.sum())
 
+    def widen(self, scale: float) -> None:
+        """Lets rewards up to `scale` come, and brings the losses of earlier rounds to it; a smaller scale changes nothing."""
+        if scale > self.scale:
+            self.loss = self.weight - (self.weight - self.loss) * (self.scale / scale)
+            self.scale = scale
+
     def add(self, arm: int, reward: float) -> None:
         self.count[arm] += 1
         self.reward[arm] += reward
-        self.best = max(self.best, reward)
+
+    def add_loss(self, arm: int, reward: float, law: np.ndarray) -> None:
+        """EXP3's estimates of a round with this reward, at most `scale`, of an arm that was drawn from law [K]."""
+        share = reward / self.scale if self.scale > 0 else 0.0
+        self.loss += loss_estimate(self.arms, arm, share, law)
+        self.weight += loss_estimate(self.arms, arm, 0.0, law)
 
 
 def confidence_radius(count: np.ndarray, rounds: int, delta: float) -> np.ndarray:

@@ -40,32 +40,35 @@ def tree_size(levels: Levels) -> int:
     return 1 + sum(map(sum, levels))
 
 
-def draw_tree(round: Round, ask: Ask, levels: Levels) -> None:
-    """Draws a tree of this form, level by level while whole levels fit into the round. Costs one call of `ask` for each level."""
+def draw_tree(round: Round, ask: Ask, levels: Levels, several: Law = Law.SWOR) -> None:
+    """Draws a tree of this form, level by level while whole levels fit into the round; `several` as in `draw_children`. Costs one
+    call of `ask` for each level."""
     parents = range(1)
     for counts in levels[: max(0, round.depth_left)]:
         if round.forest.columns + sum(counts) > round.claims:
             break
-        parents = draw_children(round, ask(round), parents, counts)
+        parents = draw_children(round, ask(round), parents, counts, several)
 
 
 class DraftTree:
     """Proposer: a tree of this form, drawn from whoever `ask` asks."""
 
-    def __init__(self, ask: Ask, levels: Levels) -> None:
-        self._ask, self._levels = ask, levels
+    def __init__(self, ask: Ask, levels: Levels, several: Law = Law.SWOR) -> None:
+        self._ask, self._levels, self._several = ask, levels, several
 
     def propose(self, round: Round) -> None:
-        draw_tree(round, self._ask, self._levels)
+        draw_tree(round, self._ask, self._levels, self._several)
 
 
-def draw_children(round: Round, answers: Answers, parents: range, count: int | Sequence[int]) -> range:
-    """Adds `count` different children (one number for all, or one for each) to each of the `parents` from a model's `answers` to
-    the forest; returns their columns.
+def draw_children(
+    round: Round, answers: Answers, parents: range, count: int | Sequence[int], several: Law = Law.SWOR
+) -> range:  # fmt: skip
+    """Adds `count` children (one number for all, or one for each) to each of the `parents` from a model's `answers` to the
+    forest; returns their columns.
 
-    Above temperature 0 children are drawn one after another without replacement from the model's warped law q (SWOR, or
-    SINGLE for one child); at temperature 0 they are its most probable tokens (DELTA). Where the law has fewer tokens the
-    rest is absent, and so are all children of an absent parent.
+    Above temperature 0 children are drawn one after another from the model's warped law q, SINGLE for one child, and `several`
+    as SWOR, each another token, or as IID, where a token may come again. At temperature 0 they are its most probable tokens
+    (DELTA). Where the law has fewer tokens than are to differ the rest is absent, and so are all children of an absent parent.
     """
     rows = round.rows
     counts = [count] * len(parents) if isinstance(count, int) else list(count)
@@ -88,19 +91,19 @@ def draw_children(round: Round, answers: Answers, parents: range, count: int | S
         for row in range(rows):
             if present[row, parent]:
                 key = round.keys[row], round.position(row, depth), parent * widest
-                token[row, first : first + below] = _without_replacement(round, law[row], below, *key)
+                token[row, first : first + below] = _drawn(round, law[row], below, several, *key)
         first += below
-    kind = Law.SINGLE if widest == 1 else Law.SWOR
+    kind = Law.SINGLE if widest == 1 else several
     return round.forest.grow(above, token, kind, drawn_by)
 
 
-def _without_replacement(
-    round: Round, law: np.ndarray, count: int, key: tuple[int, int], position: int, first_trial: int
+def _drawn(
+    round: Round, law: np.ndarray, count: int, kind: Law, key: tuple[int, int], position: int, first_trial: int
 ) -> list[int]:
     drawn: list[int] = []
     while len(drawn) < count and law.any():
         drawn.append(round.randomness.index(law, key, position, DRAFT, first_trial + len(drawn)))
-        law = without(law, drawn[-1])
+        law = law if kind is Law.IID else without(law, drawn[-1])
     return drawn + [ABSENT] * (count - len(drawn))
 
 
