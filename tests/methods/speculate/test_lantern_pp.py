@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -143,13 +145,16 @@ def released_law(target, draft, bound, near, drafts):
     return np.array([law[token] for token in range(len(target))])
 
 
+@pytest.mark.parametrize("seed", [6, 8])
 @pytest.mark.parametrize("drafts", [1, 2, 3])
-@pytest.mark.parametrize("k", [1, 2, 3])
-@pytest.mark.parametrize("bound", [0.0, 0.7, 1.0, 2.0])
-def test_refuse_all_over_draws_without_replacement_is_the_released_rule(tree_case, tmp_path, bound, k, drafts):
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("bound", [0.0, 0.7, 2.0])
+def test_refuse_all_over_draws_without_replacement_is_the_released_rule(tree_case, tmp_path, bound, k, drafts, seed):
     near, rows = tmp_path / "near.npy", np.array(NEAR)[:, :k]
     np.save(near, rows)
     case = tree_case(made(table=str(near), bound=bound, refuse="all", k=k), "swor", (drafts,), tokens=2)
+    # A draft model that is surer than the target, so that drafts are refused although they borrowed.
+    case = replace(case, models=case.models | {"draft": Table(4, seed, sharpness=2.0)})
     found = np.zeros(4)
     for text, probability in exact_law(case).items():
         found[text[0]] += probability
