@@ -15,7 +15,8 @@ from treewright.testing import laws
 
 TESTS = Path(__file__).resolve().parents[1] / "methods"
 CLAIMS = [(card, claim) for card in methods() for claim in card.claims]
-SHORTER: dict[str, dict[str, Any]] = {"composable": {"laws": ("delta", "mixed")}}
+FEW_LAWS = {"laws": ("delta", "mixed")}
+SHORTER: dict[str, dict[str, Any]] = {"composable": FEW_LAWS, "lossless_at_limit": FEW_LAWS}
 """Arguments that keep a law to a few seconds: one law of drafts for each verifier, all settings."""
 
 

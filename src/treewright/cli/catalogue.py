@@ -31,7 +31,7 @@ def entry(card: Card) -> str:
         ("the target must have", ", ".join(card.needs)),
         ("further models", ", ".join(f"`{role}`" for role in card.models)),
         ("judges of text", ", ".join(str(scorer) for scorer in card.scorers)),
-        ("claims", ", ".join(card.claims)),
+        ("claims", card.claims_told),
     ]
     lines = [f"### `{card.name}`", "", card.summary, ""]
     lines += [f"- {name}: {value}" for name, value in facts if value]

@@ -39,7 +39,7 @@ def _print(card: Card) -> None:
     facts.add_row("paper", f"{card.title}, {card.year}" if card.year else card.title)
     rows = (
         ("link", card.link), ("number", "" if card.card is None else str(card.card)), ("also known as", "; ".join(card.aliases)),
-        ("claims", ", ".join(card.claims)), ("needs", ", ".join(card.needs)), ("roles", ", ".join(card.roles)),
+        ("claims", card.claims_told), ("needs", ", ".join(card.needs)), ("roles", ", ".join(card.roles)),
         ("further models", ", ".join(f"--with {role}=MODEL" for role in card.models)),
         ("judges of text", ", ".join(str(scorer) for scorer in card.scorers)),
     )  # fmt: skip

@@ -12,7 +12,9 @@ from typing import Any
 from treewright.core.errors import InputError
 
 FIELDS = ("title", "year", "link", "card", "aliases", "roles", "models", "needs", "claims")
-OPTIONAL = ("scorers", "tables", "arms", "translated")
+OPTIONAL = ("scorers", "tables", "arms", "translated", "limit")
+AT_LIMIT = "lossless_at_limit"
+"""The claim of a lossy method that its `limit` makes exact."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,8 @@ class Card:
     have. claims: names of laws in `treewright.testing` that hold for it. tables: options under which those laws run on exact
     tables, for a method whose own ones need a certain model or have more outcomes than can be enumerated. arms: the option
     that names other recipes among which it chooses; what they need, it needs. translated: roles whose model may have another
-    tokenizer than the target, and whose ids it is asked in then, "shared" (the target's) or "own".
+    tokenizer than the target, and whose ids it is asked in then, "shared" (the target's) or "own". limit: options with which a
+    lossy method is exact, which is what the claim `lossless_at_limit` is about.
     """
 
     name: str
@@ -69,10 +72,17 @@ class Card:
     tables: tuple[tuple[str, Any], ...] = ()
     arms: str = ""
     translated: tuple[tuple[str, str], ...] = ()
+    limit: tuple[tuple[str, Any], ...] = ()
 
     @property
     def lossless(self) -> bool:
         return "lossless" in self.claims
+
+    @property
+    def claims_told(self) -> str:
+        """The claims as people read them, that of a limit with its options."""
+        where = ", ".join(f"{name} = {value}" for name, value in self.limit)
+        return ", ".join(f"{claim} ({where})" if claim == AT_LIMIT else claim for claim in self.claims)
 
     @property
     def needs_drafter(self) -> bool:
@@ -100,6 +110,7 @@ def read_card(path: Path, family: str) -> Card:
         raise InputError(
             f"method file {path} has {found}; its literal CARD must have {', '.join(FIELDS)}, and may have {', '.join(OPTIONAL)}"
         )
+    _check_limit(path, literal, options)
     summary = (ast.get_docstring(tree) or "").split("\n\n")[0].replace("\n", " ")
     lists = ("aliases", "roles", "models", "needs", "claims")
     sequences = {name: tuple(literal.get(name, ())) for name in lists}
@@ -117,8 +128,21 @@ def read_card(path: Path, family: str) -> Card:
         tables=tuple(literal.get("tables", {}).items()),
         arms=literal.get("arms", ""),
         translated=tuple(literal.get("translated", {}).items()),
+        limit=tuple(literal.get("limit", {}).items()),
         **sequences,
     )
+
+
+def _check_limit(path: Path, literal: dict[str, Any], options: tuple[Option, ...]) -> None:
+    limit, names = literal.get("limit", {}), [option.name for option in options]
+    if bool(limit) != (AT_LIMIT in literal["claims"]):
+        raise InputError(
+            f"method file {path} has the limit {limit} and claims {', '.join(literal['claims'])}; "
+            f"a limit of at least one option and the claim '{AT_LIMIT}' go together"
+        )
+    unknown = sorted(set(limit) - set(names))
+    if unknown:
+        raise InputError(f"method file {path} has a limit of option '{unknown[0]}'; its Config has {', '.join(names)}")
 
 
 def parse_head(text: str, name: str) -> ast.Module:

@@ -9,7 +9,7 @@ A law raises `LawBroken` with the numbers, or returns a small report. Costs seco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
 from itertools import product
@@ -23,10 +23,12 @@ from treewright.engine.loop import Engine
 from treewright.parts.verify.rejection import Rejection
 from treewright.parts.verify.sample_then_match import SampleThenMatch
 from treewright.testing import canvases
+from treewright.testing.against_plain import TOLERANCE, drafts, greedy_cases, sampled
 from treewright.testing.bench import CLAIMS, GREEDY, PROMPTS, SETTINGS, Bench, Fence, Setting, parts_of, warmed, with_drafter
 from treewright.testing.definition import plain_law
 from treewright.testing.drafters import LAWS, TreeDrafter
 from treewright.testing.enumerate import Case, Tokens, exact_law, total_variation
+from treewright.testing.limits import lossless_at_limit
 from treewright.testing.reports import CaseReport, Coverage, LawBroken, LawReport
 from treewright.testing.scoring import tree_scoring
 from treewright.testing.search import equals_beam, equals_beam_in_groups, without_replacement
@@ -35,13 +37,10 @@ from treewright.testing.weights import BlackBoxed, DeadEnds, text_masses, weight
 
 __all__ = [
     "Case", "LawBroken", "LawReport", "composable", "equals_beam", "equals_beam_in_groups", "equals_static", "exact_law",
-    "exact_verifier", "fills_canvas", "follows_plain", "lazily_constrained", "lossless", "plain_law", "properly_weighted",
-    "row_independent", "selects", "total_variation", "tree_scoring", "without_replacement",
+    "exact_verifier", "fills_canvas", "follows_plain", "lazily_constrained", "lossless", "lossless_at_limit", "plain_law",
+    "properly_weighted", "row_independent", "selects", "total_variation", "tree_scoring", "without_replacement",
 ]  # fmt: skip
 
-TOLERANCE = 1e-9
-FEW = 40
-"""A row with at most this many outcomes is enumerated one token further."""
 LEARNER = "token_recycling"
 
 
@@ -71,8 +70,8 @@ def lossless(
     make, roles = parts_of(method, options)
     bench = Bench(lambda: alter(make()), roles, claims=claims, engine=engine)
     report = _compare(method, bench, seed, most)
-    drafts = any("propose" in card.roles for card in Recipe.of(with_drafter(method)).cards())
-    if drafts and not (report.total("proposed") and report.total("accepted")):
+    drafting = any("propose" in card.roles for card in Recipe.of(with_drafter(method)).cards())
+    if drafting and not (report.total("proposed") and report.total("accepted")):
         raise LawBroken(
             f"{method} proposed {report.total('proposed')} claims and had {report.total('accepted')} accepted, so nothing was "
             f"tested; give options whose draft fits into {claims} columns"
@@ -87,13 +86,13 @@ def exact_verifier(make_verifier: Callable[[], Verifier], laws: tuple[str, ...] 
     ("swor"), with replacement ("iid"), and a deterministic claim beside a drawn one ("mixed").
     """
     cases = []
-    for law, widths in _drafts(laws):
+    for law, widths in drafts(laws):
 
         def make(law: str = law, widths: tuple[int, ...] = widths) -> Parts:
             return Parts(propose=TreeDrafter(law, widths), verify=make_verifier(), claims=CLAIMS)
 
         bench = Bench(make, ("draft",))
-        cases += _sampled(f"{law} {widths}", bench, seed, 20_000, SETTINGS[:2])
+        cases += sampled(f"{law} {widths}", bench, seed, 20_000, SETTINGS[:2])
     return LawReport("exact_verifier", type(make_verifier()).__name__, TOLERANCE, cases)
 
 
@@ -110,14 +109,14 @@ def composable(
     """
     make, roles = parts_of(method, options)
     cases = []
-    for law, widths in _drafts(laws):
+    for law, widths in drafts(laws):
         verifier = SampleThenMatch if law == "delta" else Rejection
 
         def drafted(law: str = law, widths: tuple[int, ...] = widths, verifier: type[Any] = verifier) -> Parts:
             return Parts(propose=TreeDrafter(law, widths), verify=verifier(), claims=CLAIMS).join(make())
 
         bench, subject = Bench(drafted, tuple(sorted({*roles, "draft"}))), f"{method}, {law} {widths}"
-        cases += [*_sampled(subject, bench, seed, 20_000, SETTINGS[:2]), *_greedy(subject, bench, seed)]
+        cases += [*sampled(subject, bench, seed, 20_000, SETTINGS[:2]), *greedy_cases(subject, bench, seed)]
     return LawReport("composable", method, TOLERANCE, cases)
 
 
@@ -253,49 +252,9 @@ def _agree(
     return CaseReport(name, distance, coverage)
 
 
-def _drafts(laws: Sequence[str]) -> list[tuple[str, tuple[int, ...]]]:
-    return [(law, widths) for law in laws for widths in (((1,),) if law == "mixed" else ((2,), (1, 1)))]
-
-
 def _compare(subject: str, bench: Bench, seed: int, most: int) -> LawReport:
-    cases = [*_sampled(subject, bench, seed, most), *_greedy(subject, bench, seed)]
+    cases = [*sampled(subject, bench, seed, most), *greedy_cases(subject, bench, seed)]
     return LawReport("lossless", subject, TOLERANCE, cases)
-
-
-def _sampled(subject: str, bench: Bench, seed: int, most: int, settings: Sequence[Setting] = SETTINGS) -> list[CaseReport]:
-    reports = []
-    for setting in settings:
-        report = _check(subject, setting.name, bench.case(setting, seed), most)
-        if report.coverage.outcomes <= FEW:
-            longer = replace(setting, tokens=setting.tokens + 1)
-            report = _check(subject, setting.name, bench.case(longer, seed), most)
-        reports.append(report)
-    return reports
-
-
-def _greedy(subject: str, bench: Bench, seed: int) -> list[CaseReport]:
-    """Temperature 0 has one outcome, so more tokens, more tables and every row are affordable."""
-    reports = []
-    for row in range(len(PROMPTS)):
-        for warm in (False, True):
-            setting = Setting("temperature 0", GREEDY, row, tokens=12, vocabulary=5, warm=warm, stop_ids=(4,), min_new_tokens=6)
-            reports.append(_check(subject, setting.name, bench.case(setting, seed + row), most=2))
-    return reports
-
-
-def _check(subject: str, name: str, case: Case, most: int) -> CaseReport:
-    coverage = Coverage()
-    law = exact_law(case, most, coverage)
-    expected = plain_law(case)
-    distance = total_variation(law, expected)
-    if not distance <= TOLERANCE:
-        worst = max({*law, *expected}, key=lambda tokens: abs(law.get(tokens, 0.0) - expected.get(tokens, 0.0)))
-        raise LawBroken(
-            f"{subject}, {name}: total variation {distance:.3g} from plain decoding over {coverage.outcomes} outcomes "
-            f"(allowed {TOLERANCE:g}); after prompt {case.request.prompts[case.row]} the tokens {worst} have probability "
-            f"{law.get(worst, 0.0):.6g} and should have {expected.get(worst, 0.0):.6g}"
-        )
-    return CaseReport(name, distance, coverage)
 
 
 def follows_plain(method: str, options: Mapping[str, Any] | None = None, seeds: int = 12) -> bool:

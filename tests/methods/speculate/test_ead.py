@@ -112,6 +112,29 @@ def test_the_model_that_takes_over_reads_what_it_missed():
     assert scored == [step.model for step in found.trace.steps]
 
 
+@pytest.mark.parametrize("least", [1, 3, 20])
+def test_the_cost_in_parameters_is_read_from_the_trace_with_what_catching_up_reads(least, deep):
+    """Of the docstring's recipe: shares from the steps, and every token that either model read from the calls, by definition."""
+    parameters, prompt = {"target": 70, "small": 8}, [3, 1, 4, 1]
+    options = {"threshold": 4.6, "window": 2, "least": least}
+    trace = treewright.generate(
+        deep("llama"), prompt, "ead", options, {"small": deep("gpt2")}, max_new_tokens=60, temperature=1.0, seed=1
+    ).trace
+    wrote = {model: [at for at, step in enumerate(trace.steps) if step.model == model] for model in parameters}
+    assert len(wrote["target"]) + len(wrote["small"]) == len(trace.steps) == 60 and all(wrote.values())
+    shares = {model: len(places) / 60 for model, places in wrote.items()}
+    writing = sum(parameters[step.model] for step in trace.steps) / 60
+    assert writing == pytest.approx(70 * shares["target"] + 8 * shares["small"])
+
+    # Whoever writes has read all before it, once, and what came after its last token it never reads.
+    read = {model: sum(call.columns for call in trace.calls if call.model == model) for model in parameters}
+    assert read == {model: len(prompt) + places[-1] for model, places in wrote.items()}
+    missed = {model: read[model] - len(prompt) + 1 - len(wrote[model]) for model in parameters}
+    cost = sum(parameters[call.model] * call.columns for call in trace.calls)
+    assert cost == 60 * writing + sum(parameters[m] * (missed[m] + len(prompt) - 1) for m in parameters)
+    assert missed["small"] >= least and any(call.columns >= least for call in trace.calls if call.model == "small")
+
+
 def test_the_window_begins_anew_at_a_switch_and_no_switch_comes_early():
     writing, seen = EntropyWindow("target"), []
     for entropy in (3, 3, 0, 0, 0, 3, 0, 3, 3, 3):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ from safetensors.torch import save_file
 
 import treewright
 from treewright import laws
+from treewright.core.claims import Law
 from treewright.core.errors import CapabilityError, CompositionError, InputError, UnknownOption
 from treewright.core.randomness import Keyed
 from treewright.core.recipe import Recipe
@@ -88,9 +91,11 @@ def one_step(target, draft, bound, near, refuse="borrowed"):
         count = int((sums <= bound * target[x]).sum()) if bound else 0
         lenders = near[x][:count]
         chance = min(1.0, (target[x] + sum(target[lenders])) / draft[x])
-        left = np.maximum(target - draft, 0)
-        if count:
-            left[near[x] if refuse == "all" else lenders], left[x] = 0.0, 0.0
+        # Released: the neighbours leave q, so that nothing is taken off them. Ours: the lenders leave what is left.
+        spared = set(near[x].tolist()) if refuse == "all" and count else set()
+        gone = {x, *lenders.tolist()} if refuse == "borrowed" and count else set()
+        left = [0.0 if t in gone else max(p - (0.0 if t in spared else draft[t]), 0.0) for t, p in enumerate(target)]
+        left = np.array(left)
         left = left / left.sum() if left.sum() else np.where(np.arange(len(target)) == x, 0, target)
         law[x] += draft[x] * chance
         law += draft[x] * (1 - chance) * left / left.sum()
@@ -108,6 +113,69 @@ def test_the_law_of_a_drawn_draft_is_that_of_the_definition(tree_case, table, bo
         found[text[0]] += probability
     target, draft = (softmax(case.models[name].logits([1])) for name in ("target", "draft"))
     assert np.abs(found - one_step(target, draft, bound, np.array(NEAR), refuse)).max() < 1e-12
+
+
+def released_law(target, draft, bound, near, drafts):
+    """The law of the first token under the released rule for siblings drawn without replacement: of every refused sibling anew,
+    q is what it was drawn by, its neighbours are struck from q where it borrowed, and P becomes what is above that."""
+    law = {token: 0.0 for token in range(len(target))}
+
+    def sibling(chance, left, seen):
+        if len(seen) == drafts:
+            for token, share in left.items():
+                law[token] += chance * share
+            return
+        open_mass = sum(share for token, share in enumerate(draft) if token not in seen)
+        q = {token: 0.0 if token in seen else share / open_mass for token, share in enumerate(draft)}
+        for x in (token for token in q if q[token] > 0):
+            gained, borrowed = 0.0, False
+            for neighbour in near[x]:
+                if bound * left[x] == 0 or gained + left[neighbour] > bound * left[x]:
+                    break
+                gained, borrowed = gained + left[neighbour], True
+            accept = min(1.0, (left[x] + gained) / q[x]) if left[x] > 0 else 0.0
+            law[x] += chance * q[x] * accept
+            if accept < 1:
+                struck = {token: 0.0 if borrowed and token in near[x] else q[token] for token in q}
+                above = {token: max(left[token] - struck[token], 0.0) for token in q}
+                total = sum(above.values())
+                sibling(chance * q[x] * (1 - accept), {token: share / total for token, share in above.items()}, {*seen, x})
+
+    sibling(1.0, dict(enumerate(target)), set())
+    return np.array([law[token] for token in range(len(target))])
+
+
+@pytest.mark.parametrize("seed", [6, 8])
+@pytest.mark.parametrize("drafts", [1, 2, 3])
+@pytest.mark.parametrize("k", [1, 2])
+@pytest.mark.parametrize("bound", [0.0, 0.7, 2.0])
+def test_refuse_all_over_draws_without_replacement_is_the_released_rule(tree_case, tmp_path, bound, k, drafts, seed):
+    near, rows = tmp_path / "near.npy", np.array(NEAR)[:, :k]
+    np.save(near, rows)
+    case = tree_case(made(table=str(near), bound=bound, refuse="all", k=k), "swor", (drafts,), tokens=2)
+    # A draft model that is surer than the target, so that drafts are refused although they borrowed.
+    case = replace(case, models=case.models | {"draft": Table(4, seed, sharpness=2.0)})
+    found = np.zeros(4)
+    for text, probability in exact_law(case).items():
+        found[text[0]] += probability
+    target, draft = (softmax(case.models[name].logits([1])) for name in ("target", "draft"))
+    assert np.abs(found - released_law(target, draft, bound, rows.tolist(), drafts)).max() < 1e-12
+
+
+def test_the_neighbours_of_a_refused_drawn_draft_keep_their_mass(table):
+    """By hand: the draft [0] has P = 0.1 and q = 0.7, borrows the 0.1 of [1] and is refused."""
+    target, draft = np.array([0.1, 0.1, 0.5, 0.3]), np.array([0.7, 0.1, 0.1, 0.1])
+
+    def left(refuse):
+        rule = Relaxed(Config(table=table, k=2, bound=1.0, refuse=refuse))
+        assert rule.chance(target, draft, 0) == pytest.approx(0.2 / 0.7)
+        return rule.refuse(target, draft, 0, Law.SWOR)
+
+    everyone, next_draft = left("all")
+    assert everyone == pytest.approx(np.array([0, 0.1, 0.5, 0.2]) / 0.8)
+    assert left("borrowed")[0] == pytest.approx(np.array([0, 0, 0.4, 0.2]) / 0.6)
+    # The next sibling was drawn from q without [0], neighbours and all.
+    assert next_draft == pytest.approx(np.array([0, 1, 1, 1]) / 3)
 
 
 @pytest.mark.parametrize("refuse", ["borrowed", "all"])

@@ -40,7 +40,8 @@ CARD = {
     "roles": ["drive"],
     "models": [],
     "needs": ["left_to_right", "layers"],
-    "claims": ["row_independent"],
+    "claims": ["row_independent", "lossless_at_limit"],
+    "limit": {"alpha": 1.0},
     "tables": {"alpha": 0.9},
 }
 

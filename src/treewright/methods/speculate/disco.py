@@ -20,10 +20,13 @@ exists never depends on its own identity; dropping it is biased (tested).
 Beside the paper: it trains its classifier before decoding, on another data set. No trained one comes along, so the default is
 the released `threshold`, which needs none; here `classifier` learns as it goes (which cost more than `threshold` where it was
 measured, `docs/log.md`) and is kept with the model, and `learn=False` freezes what earlier runs taught it, which is the paper's
-way. Size and training of its network are our choice. Until both answers were seen, `classifier` is `threshold`. Released code
-reads probabilities after temperature and warpers; here they are the drafter's own at every temperature, so that a threshold
-means the same. The adaptive history is a window of the last `window` drafts, where the released one never forgets, and
-`heuristic` counts for each row. The rows of a batch share the rest, which may change how much is drafted and never the law.
+way. Size and training of its network are our choice. Until a draft was refused, `classifier` is `threshold`; from drafts that
+were all refused it learns to draft one token, and begins anew with the first that is accepted. `adaptive`, as released, learns
+nothing from those: a drafter that is sure and always wrong keeps drafting `most` tokens, and so does one that is no surer when it
+is right. Released code reads probabilities after temperature and warpers; here they are the drafter's own at every temperature,
+so that a threshold means the same. The adaptive history is a window of the last `window` drafts, where the released one never
+forgets, and `heuristic` counts for each row. The rows of a batch share the rest, which may change how much is drafted and never
+the law.
 """
 
 from __future__ import annotations
@@ -93,11 +96,12 @@ class Learned:
     threshold: float | None = None
     classifier: Classifier | None = None
     unread: int = 0
+    both: bool = False
 
     @property
     def ready(self) -> bool:
-        """Whether there is something to tell apart."""
-        return len(self.accepted) >= LEAST_SAMPLES and any(self.accepted) and not all(self.accepted)
+        """Whether something is known against going on."""
+        return len(self.accepted) >= LEAST_SAMPLES and not all(self.accepted)
 
 
 @dataclass(slots=True)
@@ -176,10 +180,14 @@ class Disco:
 
     def _digest(self, learned: Learned) -> None:
         """Makes a threshold or a classifier of the samples, the latter once enough of them are new."""
+        both = any(learned.accepted)
         if self._config.rule == "adaptive":
-            learned.threshold = roc_threshold(np.stack(learned.features)[:, 0], np.array(learned.accepted))
-        elif learned.classifier is None or learned.unread >= self._config.every:
-            known = learned.classifier
+            if both:
+                learned.threshold = roc_threshold(np.stack(learned.features)[:, 0], np.array(learned.accepted))
+        elif learned.classifier is None or learned.unread >= self._config.every or both > learned.both:
+            # One that had only seen refusals knows nothing that is worth going on from.
+            known = learned.classifier if learned.both else None
+            learned.both = both
             steps = FIRST_STEPS if known is None else STEPS
             labels = np.array(learned.accepted, float)
             learned.classifier = Classifier.fit(np.stack(learned.features), labels, UNITS, steps, known)

@@ -9,6 +9,13 @@ Cost: one call of either model for each token; a model that takes over first rea
 batch a round calls each model that some row needs, over all rows. Whose answers gave a row its tokens stands in the trace
 (`Step.model`), so shares are counted there; `model_calls` and a budget of them count the target's alone.
 
+The paper's cost, in parameters read, is the sum over both models of share * parameters, and what the model that takes over reads
+to catch up. In the trace of a prompt decoded alone, `Step.model` of each step says who wrote, so its steps over all steps are
+the share of a model. `Call.columns` of `Trace.calls`, summed over a model's calls of every kind, are the tokens that it read:
+prompt, catching up and its own writing. A run of few missed tokens is read by the "score" call of the next token, a longer one
+by a "prefill" call. So sum(parameters[step.model]) over the steps is the cost without catching up, and
+sum(parameters[call.model] * call.columns) over the calls that with it, where a token read is what costs.
+
 Not lossless. Threshold "-inf" is the target's text and "inf" the small model's, token for token as plain decoding gives them.
 
 Beside the paper: entropies of two models are on different scales, so the window begins anew at a switch and never mixes them.
@@ -38,7 +45,8 @@ CARD = {
     "roles": ["drive", "verify", "observe"],
     "models": ["small"],
     "needs": ["left_to_right"],
-    "claims": ["row_independent"],
+    "claims": ["row_independent", "lossless_at_limit"],
+    "limit": {"threshold": "-inf"},
 }
 
 TARGET, SMALL = "target", "small"

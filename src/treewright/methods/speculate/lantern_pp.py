@@ -17,10 +17,14 @@ largest probability once it has borrowed, the first such sibling in the drafter'
 depends on the drafts, so rows are decoded one after another and nothing is kept between them or between runs, but for drafters
 whose drafts are known to be a row's own (`Parts.row_drafts`).
 
-Beside the papers: k is 1000 for image tokens, absurd for text. On a refusal only the tokens that were borrowed from leave P;
-`refuse` = all takes out all k, as the released code does. A token that the law excludes (a constraint, top-k) never passes.
-Where nothing would be left the law before the refusal less x is kept, where the released code draws from all tokens alike,
-forbidden ones too. The released code writes 1 + lambda for the relative bound; here it is lambda itself.
+Beside the papers: k is 1000 for image tokens, absurd for text. On a refusal only the tokens that were borrowed from leave P.
+`refuse` = all is the released code's rule, where a refused draft had borrowed at all. Of a deterministic one, all k neighbours
+leave P. Of a drawn one, all k leave the q that is taken off, so they keep all of P that they had: P becomes norm([P - q']+), q'
+being q without earlier siblings and without them. Only this one difference goes without them; the next sibling's q is the law
+that it was drawn by. (The released code takes out k + 1.) A token that has nothing left of P (a constraint, top-k, an earlier
+refusal) never passes and borrows nothing. Where nothing would be left the law before the refusal less x is kept, where the
+released code draws from all tokens alike, forbidden ones too. The released code writes 1 + lambda for the relative bound; here
+it is lambda itself.
 """
 
 from __future__ import annotations
@@ -48,7 +52,8 @@ CARD = {
     "roles": ["accept"],
     "models": [],
     "needs": ["left_to_right", "tree"],
-    "claims": ["row_independent"],
+    "claims": ["row_independent", "lossless_at_limit"],
+    "limit": {"bound": 0.0},
     "tables": {"table": "random"},
 }
 
@@ -61,7 +66,7 @@ class Config:
     k: neighbours that may be borrowed from
     bound: most that is borrowed (lambda); 0 for exact verification
     kind: "relative" bounds by a multiple of the draft's own probability, "absolute" by a probability
-    refuse: what leaves the law with a refused draft, the tokens it had "borrowed" from or "all" k neighbours
+    refuse: what a refused draft takes out, the tokens it had "borrowed" from or "all" k neighbours (of a drawn one: out of its q)
     """
 
     table: str = ""
@@ -129,8 +134,18 @@ class Relaxed(Rejection):
 
     def _left(self, target: np.ndarray, draft: np.ndarray | None, token: int, lenders: np.ndarray) -> np.ndarray:
         """The law after `token` was refused, which had borrowed from `lenders`, at least one."""
-        left = target.copy() if draft is None else np.maximum(target - draft, 0.0)
-        left[self._source.load(len(left))[token] if self._config.refuse == "all" else lenders] = 0.0
+        everyone = self._config.refuse == "all"
+        near = self._source.load(len(target))[token] if everyone else lenders
+        if draft is None:
+            left = target.copy()
+            left[near] = 0.0
+        elif everyone:
+            taken = draft.copy()
+            taken[near] = 0.0
+            left = np.maximum(target - taken, 0.0)
+        else:
+            left = np.maximum(target - draft, 0.0)
+            left[near] = 0.0
         left[token] = 0.0
         if left.any():
             return left / left.sum()

@@ -50,7 +50,8 @@ CARD = {
     "roles": ["propose", "verify"],
     "models": [],
     "needs": ["left_to_right", "tree"],
-    "claims": ["row_independent"],
+    "claims": ["row_independent", "lossless_at_limit"],
+    "limit": {"confidence": 1.0},
 }
 
 

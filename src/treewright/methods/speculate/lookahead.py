@@ -11,8 +11,9 @@ Cost: one target call a round, about (level - 1) (window + guesses) claims, no o
 orphans with a `visible` of their own: scored, never accepted. They hold argmaxes at every temperature. The first
 level - 2 rounds fill the rows. The window moves by one place a round, however many tokens were accepted, as in the paper.
 
-Beside the paper: guesses are tried while the rows fill too; row 0 begins with tokens of the text picked by a hash, so that
-runs repeat. A claim limit of the engine leaves out the oldest guesses first, then window columns, then the last guess.
+Beside the paper: `pool_from_prompt`, an extra there, is on by default. Guesses are tried while the rows fill too; row 0 begins
+with tokens of the text picked by a hash, so that runs repeat. A claim limit of the engine leaves out the oldest guesses first,
+then window columns, then the last guess.
 """
 
 from __future__ import annotations

@@ -9,13 +9,13 @@ Cost: one target call a round, and a matrix product for each head and row. The h
 (`treewright train medusa`); the file that comes along is for the bundled `default`. `heads=random` makes untrained ones for
 any model, which shows the mechanics and accepts next to nothing.
 
-Beside the paper: its typical acceptance gives another law and is left out; here draws are matched, so the text is plain
-decoding's at any temperature. The tree is the one that was measured for the heads on the target's own held-out text, where
-their file has one: the rank paths that were right most often *together*, which the paper estimates by products of single
-accuracies. Else it is the released 63-node tree. The paper's root is the target's own next token; here that token is already
-text (the frontier), so the tree begins with the first head. A row whose prompt is a single token drafts nothing in its first
-round: no state has predicted that token. All other first rounds use the state that reading the prompt left behind. Compiled
-steps give no hidden states, so `compile` leaves this method's forwards eager.
+Beside the paper: its typical acceptance gives another law and is a method to join, `medusa+typical_acceptance`; alone, draws
+are matched, so the text is plain decoding's at any temperature. The tree is the one that was measured for the heads on the
+target's own held-out text, where their file has one: the rank paths that were right most often *together*, which the paper
+estimates by products of single accuracies. Else it is the released 63-node tree. The paper's root is the target's own next
+token; here that token is already text (the frontier), so the tree begins with the first head. A row whose prompt is a single
+token drafts nothing in its first round: no state has predicted that token. All other first rounds use the state that reading
+the prompt left behind. Compiled steps give no hidden states, so `compile` leaves this method's forwards eager.
 """
 
 from __future__ import annotations

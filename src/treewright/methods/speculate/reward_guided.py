@@ -43,7 +43,8 @@ CARD = {
     "models": ["draft"],
     "scorers": ["reward"],
     "needs": ["left_to_right"],
-    "claims": ["row_independent"],
+    "claims": ["row_independent", "lossless_at_limit"],
+    "limit": {"threshold": "inf"},
     "tables": {"threshold": "-inf", "tokens": 4},
 }
 

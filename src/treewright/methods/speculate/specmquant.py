@@ -46,13 +46,13 @@ class Config:
     chain: tokens after which the target is asked
     levels: levels of the inner tree
     top_k: nodes of a level that are expanded, and children that each offers
-    nodes: claims that the middle model checks in an inner round
+    nodes: claims that the middle model checks in an inner round, the tree's root not counted (the released 30 counts it)
     """
 
     chain: int = 6
     levels: int = 3
     top_k: int = 10
-    nodes: int = 30
+    nodes: int = 29
 
     def __post_init__(self) -> None:
         for name in ("chain", "levels", "top_k", "nodes"):

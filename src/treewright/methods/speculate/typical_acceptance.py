@@ -8,10 +8,10 @@ after it is drawn from the law of its last claim.
 Cost: nothing beside the drafter's own; it takes the place of the drafter's verifier, as in `medusa+typical_acceptance`.
 
 Not lossless: drafts that pass are favoured over what the target would have drawn. At temperature 0 the law has one token, so
-the text is plain greedy decoding's; with threshold 1 and alpha of the vocabulary's size nothing passes, and the text is plain
-decoding's, token for token. Lower either of the two and no draft is refused that was accepted before. Without a drafter it is
-plain decoding. The text depends on the drafts, so rows are decoded one after another and nothing is kept between them or between
-runs, but for drafters whose drafts are known to be a row's own (`Parts.row_drafts`).
+the text is plain greedy decoding's; with threshold 1 and alpha of the vocabulary's size or more nothing passes, and the text is
+plain decoding's, token for token. Lower either of the two and no draft is refused that was accepted before. Without a drafter
+it is plain decoding. The text depends on the drafts, so rows are decoded one after another and nothing is kept between them or
+between runs, but for drafters whose drafts are known to be a row's own (`Parts.row_drafts`).
 
 Beside the paper: p is the whole target law, with constraint, steering, penalties and warpers, as everywhere here; entropy is in
 nats, with 1e-5 inside of the logarithm as in the released code. There one helper has the two defaults swapped; these are those
@@ -39,7 +39,8 @@ CARD = {
     "roles": ["accept"],
     "models": [],
     "needs": ["left_to_right", "tree"],
-    "claims": ["row_independent"],
+    "claims": ["row_independent", "lossless_at_limit"],
+    "limit": {"threshold": 1.0, "alpha": 1e6},
 }
 
 INSIDE = 1e-5
