@@ -185,12 +185,12 @@ def siblings_by_falling_probability(patch: Patch) -> Check:
 
 
 def argmax_draft_called_a_draw(patch: Patch) -> Check:
-    patch.setattr(draft_model, "_without_replacement", lambda round, law, count, *rest: np.argsort(-law)[:count].tolist())
+    patch.setattr(draft_model, "_drawn", lambda round, law, count, *rest: np.argsort(-law)[:count].tolist())
     return table_law(CHAIN)
 
 
 def top_two_called_draws_without_replacement(patch: Patch) -> Check:
-    patch.setattr(draft_model, "_without_replacement", lambda round, law, count, *rest: np.argsort(-law)[:count].tolist())
+    patch.setattr(draft_model, "_drawn", lambda round, law, count, *rest: np.argsort(-law)[:count].tolist())
     return table_law(PAIR)
 
 
