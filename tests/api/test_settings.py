@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import treewright as tw
-from treewright.core.errors import ConstraintError, InputError, UnknownOption
+from treewright.core.errors import ConstraintError, InputError, ModelError, UnknownOption
 from treewright.core.registry import entries
 from treewright.models.tables import Table
 
@@ -145,3 +145,24 @@ def test_k_is_no_more_than_the_vocabulary(untouched, method):
     with pytest.raises(UnknownOption, match="option 'k' is 8; allowed: an integer from 1 to 7, the tokens that the model has"):
         tw.generate(untouched, [1], method, {"k": 8})
     assert len(tw.generate(Table(7, seed=0), [1], method, {"k": 7}, max_new_tokens=3).tokens) == 3
+
+
+@pytest.mark.parametrize("prompt", ["\ud800", "half \udfff of it", b"\xff\xfe".decode("utf-8", "surrogateescape")])
+def test_text_that_is_no_unicode_is_refused(prompt):
+    with pytest.raises(InputError, match="^prompt 0 holds bytes that are no UTF-8 text"):
+        tw.generate("default", prompt)
+
+
+@pytest.mark.parametrize(("method", "temperature"), [
+    ("plain", 0.0), ("plain", 1.0), ("token_recycling", 0.0), ("token_recycling", 1.0), ("beam", 0.0), ("beam", 1.0),
+    ("best_first_beam", 0.0), ("stochastic_beam", 1.0), ("contrastive_search", 0.0), ("smc", 1.0),
+])  # fmt: skip
+def test_a_model_of_no_numbers_is_refused(method, temperature):
+    """Searches went on for ever."""
+    import torch
+
+    model = tw.load("default", dtype="float32")
+    with torch.no_grad():
+        model.model.lm_head.weight.fill_(torch.nan)
+    with pytest.raises(ModelError, match="no numbers"):
+        tw.generate(model, [1, 2], method, max_new_tokens=4, temperature=temperature)

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from treewright.core.answers import Answers
+from treewright.core.errors import ModelError
 from treewright.core.field import Canvas, Field
 
 
@@ -35,6 +36,20 @@ def test_the_largest_of_a_16_bit_row_is_that_of_its_numbers(dtype: torch.dtype, 
     logits[1, 2, : len(row)] = torch.tensor(row, dtype=dtype)
     found = Answers(logits[:, 1:, : len(row)]).largest(1, 1)
     assert found == int(np.array(row).argmax())
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("row", [[torch.nan] * 3, [1.0, torch.nan, 2.0], [-1.0, -torch.nan]], ids=str)
+def test_logits_that_are_no_numbers_are_refused(dtype: torch.dtype, row: list[float]) -> None:
+    answers = Answers(torch.tensor([[row]], dtype=dtype))
+    for ask in (answers.numbers, answers.largest):
+        with pytest.raises(ModelError, match="no numbers"):
+            ask(0, 0)
+
+
+def test_infinity_is_the_largest() -> None:
+    for dtype in (torch.bfloat16, torch.float16, torch.float32):
+        assert Answers(torch.tensor([[[1.0, torch.inf, 2.0]]], dtype=dtype)).largest(0, 0) == 1
 
 
 def test_rows_move_with_everything_they_were_answered() -> None:

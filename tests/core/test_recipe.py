@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from treewright.core.errors import InputError, UnknownOption
-from treewright.core.recipe import Recipe
+from treewright.core.recipe import Recipe, option_value
 
 
 @pytest.mark.parametrize("method", [None, 5, b"plain", ["plain"]])
@@ -32,3 +32,11 @@ def test_two_spellings_of_one_option_are_refused():
 def test_numbers_of_numpy_become_pythons():
     ((_, _, value),) = Recipe.of("token_recycling", {"nodes": np.int64(7)}).options
     assert value == 7 and type(value) is int
+
+
+@pytest.mark.parametrize(
+    ("written", "value"),
+    [("True", True), ("False", False), ("None", None), ("true", True), ("null", None), ("[1, 2]", [1, 2]), ("Truer", "Truer")],
+)
+def test_an_options_value_is_read_as_json_or_as_python_spells_it(written, value):
+    assert option_value(written) == value

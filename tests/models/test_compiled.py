@@ -69,3 +69,23 @@ def test_compiled_decoding_on_a_gpu(family, network, reference, decode):
     model = CausalModel(copy.deepcopy(network(family, "float32")).to("cuda"), compile=True)
     expected = reference(family, "float32", prompts, 24)
     assert decode(model, "token_recycling", prompts, {"nodes": 7}, max_new_tokens=24).tokens == expected
+
+
+def test_graphs_are_forgotten_where_a_weight_changed(network):
+    """They hold the weights as they were."""
+    import torch
+
+    model = network("llama", "float32")
+    step = CausalModel(model, compile=True).compiled
+    step.refresh()
+    for change in (lambda weight: weight.data.add_(1), lambda weight: weight.data.__setitem__((0, 1), 7.0), None):
+        step._steps = {(1,): None}
+        step.refresh()
+        assert step._steps, "nothing had changed"
+        if change is not None:
+            with torch.no_grad():
+                change(model.lm_head.weight)
+        else:
+            model.lm_head.weight = torch.nn.Parameter(model.lm_head.weight.detach() * 2)
+        step.refresh()
+        assert not step._steps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from treewright.core.errors import ModelError
+from treewright.core.errors import InputError, ModelError
 from treewright.models.loading import bundled_names, load
 from treewright.models.tables import Table
 
@@ -101,3 +101,10 @@ def test_cuda_without_a_device(network):
 def test_bundled_names_are_folders_with_a_configuration():
     for name in bundled_names():
         assert name == name.lower()
+
+
+@pytest.mark.parametrize("flag", ["compile", "pack"])
+@pytest.mark.parametrize("value", ["no", 1, None])
+def test_flags_are_true_or_false(flag, value):
+    with pytest.raises(InputError, match=rf"^{flag} is .*; allowed: True or False$"):
+        load("default", **{flag: value})

@@ -44,6 +44,8 @@ def encode(target: Loaded, prompt: Prompt, index: int) -> tuple[int, ...]:
     if target.tokenizer is None:
         raise InputError(f"prompt {index} is text but model '{target.name}' has no tokenizer; give token ids, or a tokenizer")
     if isinstance(prompt, str):
+        if any("\ud800" <= letter <= "\udfff" for letter in prompt):
+            raise InputError(f"prompt {index} holds bytes that are no UTF-8 text, or half a character; give valid Unicode text")
         return tuple(target.tokenizer(prompt)["input_ids"])
     if target.tokenizer.chat_template is None:
         raise InputError(f"prompt {index} is a chat but model '{target.name}' has no chat template; give text")

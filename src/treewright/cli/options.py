@@ -29,7 +29,7 @@ TypicalP = Annotated[float | None, typer.Option("--typical-p", help="Sample from
 RepetitionPenalty = Annotated[float, typer.Option("--repetition-penalty", help="Divides the logits of tokens seen before.")]
 PresencePenalty = Annotated[float, typer.Option("--presence-penalty", help="Taken off the logit of a token generated before.")]
 FrequencyPenalty = Annotated[float, typer.Option("--frequency-penalty", help="Taken off for each time it was generated.")]
-Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same text.")]
+Seed = Annotated[int, typer.Option("--seed", help="The same seed gives the same text on a model that has learned the same.")]
 Samples = Annotated[int, typer.Option("-n", help="Samples of each prompt.")]
 Stop = Annotated[Texts, typer.Option("--stop", metavar="TEXT", help="End the text before this; may be repeated.")]
 IgnoreEos = Annotated[bool, typer.Option("--ignore-eos", help="Go on after an end-of-text token.")]

@@ -8,9 +8,12 @@ import numpy as np
 import torch
 
 from treewright.core.claims import ABSENT
+from treewright.core.errors import ModelError
 from treewright.core.exits import Exits
 from treewright.core.field import Field
 
+INFINITE = {torch.bfloat16: 0x7F80, torch.float16: 0x7C00}
+"""The bits of infinity; those of what is no number are larger."""
 HOST_DTYPES = (torch.float32, torch.float64)
 """What numpy reads as it is."""
 
@@ -56,6 +59,16 @@ class Answers:
             known.flags.writeable = False
         return known
 
+    def numbers(self, row: int, column: int) -> np.ndarray:
+        """`row`, of a model whose answers decide. Raises ModelError where a logit is no number: nothing can be chosen then."""
+        logits = self.row(row, column)
+        if np.isnan(logits.max()):
+            raise ModelError(
+                f"the model gave logits that are no numbers (nan) for row {row}, so no token can be chosen; check its weights, "
+                "and load it in float32 or bfloat16 where float16 overflows"
+            )
+        return logits
+
     def at_layers(self, row: int, column: int, layers: Sequence[int], norm: bool = True) -> np.ndarray:
         """The logits of one claim if the model ended after each of K layers, [K, V] on the host; layer L is the model's own
         answer. Costs one projection of K hidden states."""
@@ -72,19 +85,19 @@ class Answers:
         """The id of the largest logit of one claim; the lowest id on a tie, as torch and numpy have it."""
         if self.logits.device.type == "cpu":
             token = self._largest_of_bits(row, column) if self.logits.dtype.itemsize == 2 else ABSENT
-            return int(self.row(row, column).argmax()) if token == ABSENT else token
+            return int(self.numbers(row, column).argmax()) if token == ABSENT else token
         if self._largest is None:
             self._largest = self.logits.argmax(-1).cpu().numpy()
         return int(self._largest[row, column])
 
     def _largest_of_bits(self, row: int, column: int) -> int:
         """The same for a 16-bit dtype, without making the row a wider one: floats above zero are in the order of their bits.
-        ABSENT where none is."""
+        ABSENT where none is, and where one is infinite or no number."""
         if self._bits is None:
             self._bits = self.logits.view(torch.int16).numpy()
         bits = self._bits[row, column]
         token = int(bits.argmax())
-        return token if bits[token] > 0 else ABSENT
+        return token if 0 < bits[token] < INFINITE[self.logits.dtype] else ABSENT
 
     def select(self, rows: Sequence[int]) -> Answers:
         """The answers after row i became a copy of row rows[i]."""

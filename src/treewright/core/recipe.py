@@ -114,8 +114,13 @@ def read_method(written: Any) -> tuple[str, dict[str, Any]]:
     return method, options
 
 
+PYTHONS = {"True": True, "False": False, "None": None}
+
+
 def option_value(written: str) -> Any:
-    """An option's value off a command line: JSON where it is JSON, else the text itself."""
+    """An option's value off a command line: JSON where it is JSON, True, False and None as Python spells them, else the text."""
+    if written in PYTHONS:
+        return PYTHONS[written]
     try:
         return json.loads(written)
     except json.JSONDecodeError:

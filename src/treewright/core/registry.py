@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import threading
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
@@ -21,7 +22,14 @@ ROOMS = Path(__file__).resolve().parent.parent / "methods"
 NAMELIKE = 4
 """Words of the longest alias that is a name; a longer one is a title: it is understood, and never suggested."""
 
-_card = cache(read_card)
+_parsing = threading.Lock()
+
+
+@cache
+def _card(path: Path, family: str) -> Card:
+    # One at a time: two threads that parsed at once made CPython 3.11.7's parser fail.
+    with _parsing:
+        return read_card(path, family)
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,7 +84,7 @@ class PulledLaw:
 
     def logits(self, row: int, column: int) -> np.ndarray:
         if self._plain:
-            return self._answers["target"].row(row, column)
+            return self._answers["target"].numbers(row, column)
         if self._checked:
             raise CompositionError(WHOLE_LAWS)
         if (row, column) not in self._logits:
@@ -109,7 +109,7 @@ class PulledLaw:
     def _changed(self, row: int, column: int, allowed: np.ndarray) -> np.ndarray:
         prefix = self.prefix(row, column)
         prompt = int(self._round.text.prompt[row])
-        key, target = self._round.keys[row], self._answers["target"].row(row, column)
+        key, target = self._round.keys[row], self._answers["target"].numbers(row, column)
         if len(prefix) - prompt < self._round.request.min_new_tokens:
             allowed[self._early_end] = False
         for rule in self._parts.form:

@@ -182,6 +182,8 @@ class CausalModel:
 
     def open(self, text: Text, opening: Opening, record: Recorder) -> Session:
         self._packing.refresh()
+        if self.compiled is not None:
+            self.compiled.refresh()
         if opening.layers and self.head is None:
             raise CapabilityError(
                 f"exit layers were asked of a {type(self.model).__name__}, whose final norm and output matrix could not be "

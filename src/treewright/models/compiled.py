@@ -17,6 +17,7 @@ from transformers import PreTrainedModel
 
 from treewright.core.errors import ModelError
 from treewright.models.attention import attending_to_trees
+from treewright.models.marks import Mark, mark
 from treewright.models.masks import Masks
 from treewright.models.memory import Memory, Window
 from treewright.models.sizes import power_of_two, rounded
@@ -49,14 +50,22 @@ class CompiledStep:
     """Compiles the model's own forward for each (rows, columns, keys) it meets; commit stays outside the graph.
 
     A new shape costs about 10 seconds for a small model, more for a large one; on a CPU it needs a C++ compiler. Weights are
-    frozen into the graphs, so the model must not be trained afterwards. Raises ModelError where the
-    model's forward cannot be compiled as one graph.
+    frozen into the graphs, which are made anew where `refresh` finds that one has changed. Raises ModelError where the model's
+    forward cannot be compiled as one graph.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
         self._model = model
         self._options = CUDA_OPTIONS if model.device.type == "cuda" else CPU_OPTIONS
         self._steps: dict[tuple[int, ...], Step] = {}
+        self._marks: list[Mark] = []
+
+    def refresh(self) -> None:
+        """Forgets the graphs where a weight has changed since they were compiled, for weights are frozen into them. Called before
+        a decode. Cost: reading the weights once."""
+        marks = [mark(weight) for weight in self._model.parameters() if weight.dtype.is_floating_point]
+        if marks != self._marks:
+            self._steps, self._marks = {}, marks
 
     @torch.no_grad()
     def __call__(self, ids: np.ndarray, positions: np.ndarray, masks: Masks, memory: Memory, span: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from treewright.core.errors import ModelError, choices
+from treewright.core.errors import InputError, ModelError, choices
 from treewright.core.session import Model
 from treewright.models.causal import CausalModel
 from treewright.models.encoder_decoder import EncoderDecoderModel
@@ -109,8 +109,12 @@ def load(
     dtype: "float32", "bfloat16", "float64"; by default the checkpoint's own. compile: score through a compiled static
     step (seconds for each new shape, then faster). pack: keep a second copy of the weights, laid out the way a CPU multiplies
     bfloat16 (faster, see `models/packing.py`), where a quarter of the free memory holds it; without effect on other devices and
-    dtypes, and on compiled models, whose graphs hold such copies. Raises ModelError.
+    dtypes, and on compiled models, whose graphs hold such copies. A weight that changes is noticed before the next decode, and
+    copies and graphs are made anew. Raises ModelError; InputError for a compile or pack that is neither True nor False.
     """
+    for name, flag in (("compile", compile), ("pack", pack)):
+        if not isinstance(flag, bool):
+            raise InputError(f"{name} is {flag!r}; allowed: True or False")
     wanted = dtype_of(dtype)
     if isinstance(model, str) and model.startswith(PREFIX):
         network, name = random_llama(model.removeprefix(PREFIX), wanted).eval(), model

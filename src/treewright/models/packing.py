@@ -14,19 +14,16 @@ from dataclasses import dataclass
 from typing import ClassVar, TypeGuard
 from weakref import WeakKeyDictionary
 
-import numpy as np
 import torch
 from torch import nn
 
 from treewright.models.free_memory import free_bytes
-from treewright.ops.bits import integers
+from treewright.models.marks import Mark, mark
 
 SHARE = 4
 """Weights are packed where their copies take at most one part in so many of the memory that is free."""
 TYPICAL = 16
 """Tokens of a forward for which the layout is chosen; others are read with the same one."""
-SAMPLED = 61
-"""Numbers of a weight that are compared one by one, beside its sum."""
 
 _active: dict[int, torch.Tensor] = {}
 """Copies that forwards which are running may read, by the id of their layer."""
@@ -44,9 +41,6 @@ class PackedLinear(nn.Linear):
         multiply = torch.ops.mkldnn._linear_pointwise.default
         result: torch.Tensor = multiply(input, copy, self._parameters["bias"], "none", [], "")
         return result
-
-
-Mark = tuple[int, int, int, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +81,7 @@ class Packing:
         with self._packs:
             compiled = any(getattr(module, "_compiled_call_impl", None) is not None for module in self._network.modules())
             layers = [module for module in self._network.modules() if not compiled and _can_be_packed(module)]
-            marks = {layer: _mark(layer.weight) for layer in layers}
+            marks = {layer: mark(layer.weight) for layer in layers}
             fresh = [layer for layer in layers if (known := self._copies.get(layer)) is None or known.mark != marks[layer]]
             for layer in fresh:
                 self._copies.pop(layer, None)
@@ -144,15 +138,3 @@ def _can_be_packed(module: nn.Module) -> TypeGuard[nn.Linear]:
 def _has_kernels() -> bool:
     mkldnn = torch.backends.mkldnn
     return bool(mkldnn.is_available() and mkldnn.enabled and torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[attr-defined]
-
-
-def _mark(weight: torch.Tensor) -> Mark:
-    bits = weight.detach().view(integers(weight.dtype)).numpy().reshape(-1)
-    # Four numbers at a time, which is as fast as memory is read.
-    whole = len(bits) - len(bits) % 4
-    total = int(bits[:whole].view(np.int64).sum()) + int(bits[whole:].sum(dtype=np.int64))
-    # A stride that meets every column.
-    step = max(1, len(bits) // SAMPLED)
-    while np.gcd(step, weight.shape[-1]) > 1:
-        step += 1
-    return weight.data_ptr(), -1 if weight.is_inference() else weight._version, total, bits[::step].tobytes()
