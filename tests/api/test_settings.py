@@ -149,7 +149,7 @@ def test_k_is_no_more_than_the_vocabulary(untouched, method):
 
 @pytest.mark.parametrize("prompt", ["\ud800", "half \udfff of it", b"\xff\xfe".decode("utf-8", "surrogateescape")])
 def test_text_that_is_no_unicode_is_refused(prompt):
-    with pytest.raises(InputError, match="^prompt 0 holds bytes that are no UTF-8 text"):
+    with pytest.raises(InputError, match=r"^prompt 0 holds bytes that are no UTF-8 text"):
         tw.generate("default", prompt)
 
 
