@@ -17,7 +17,7 @@ METHODS = {
     "lookahead": {"level": 4, "window": 4, "guesses": 4},
     "speculative_sampling": {"tokens": 3},
     "specinfer": {"expansion": (2, 2, 1)},
-    "auto": {"nodes": 15},
+    "auto": {"nodes": 15, "adapt": False},
 }
 DRAFTED = {"speculative_sampling", "specinfer"}
 TOKENS = 20

@@ -142,10 +142,13 @@ def test_a_head_that_does_not_give_the_models_own_logits_is_not_taken(network):
 def test_a_compiled_model_scores_eagerly_where_layers_are_asked_for(network, twin_of):
     model = CausalModel(network("llama", "float64"))
 
-    def compiled(*inputs: Any) -> Any:
-        raise AssertionError("the graph keeps no layers")
+    class Compiled:
+        def refresh(self) -> None: ...
 
-    model.compiled = compiled  # type: ignore[assignment]
+        def __call__(self, *inputs: Any) -> Any:
+            raise AssertionError("the graph keeps no layers")
+
+    model.compiled = Compiled()  # type: ignore[assignment]
     assert twin_of(model, PROMPTS, layers=True).round() < 1e-9
     with pytest.raises(AssertionError, match="keeps no layers"):
         twin_of(model, PROMPTS).round()

@@ -91,7 +91,7 @@ def certify(
         bench.refuse_misfit(name)
     rows = [timed(MODEL, "tree scoring", lambda: _tree_scoring(own, bench.prompts[:3]))]
     rows.append(timed(MODEL, "noise", bench.measure))
-    for name in names:
+    for name in names if bench.measured else ():
         rows += _certify_method(bench, name, samples, tables)
     return rows
 
@@ -209,6 +209,11 @@ class _Bench:
         self._reference: dict[float, list[_Text]] = {}
         self._noise: dict[float, float] = {}
         self._exact = getattr(model.model, "dtype", EXACT_DTYPES[0]) in EXACT_DTYPES
+
+    @property
+    def measured(self) -> bool:
+        """Whether there is something to compare with: plain decoding itself may have failed."""
+        return len(self._noise) == 2
 
     def roles_of(self, name: str) -> dict[str, Loaded]:
         """The models that a method needs, by role."""

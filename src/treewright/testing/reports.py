@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from treewright.core.errors import ModelError
 from treewright.core.trace import Step
 
 
@@ -91,7 +92,10 @@ Finding = tuple[bool, str, dict[str, Any]]
 
 
 def timed(method: str, check: str, look: Callable[[], Finding]) -> Certificate:
-    """The certificate of a check, which `look` makes."""
+    """The certificate of a check, which `look` makes. A model that fails at it, with logits that are no numbers say, fails it."""
     begin = time.perf_counter()
-    passed, detail, numbers = look()
+    try:
+        passed, detail, numbers = look()
+    except ModelError as error:
+        passed, detail, numbers = False, str(error), {}
     return Certificate(method, check, passed, time.perf_counter() - begin, detail, numbers)
