@@ -54,6 +54,7 @@ def test_a_controller_is_certified_with_a_drafter_beside_it(tiny_llama: Callable
 def test_what_fits_is_asked_of_the_recipe_that_runs(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("treewright.testing.certify._tree_scoring", lambda model, prompts: (True, "", {}))
     monkeypatch.setattr("treewright.testing.certify._Bench.measure", lambda bench: (True, "", {}))
+    monkeypatch.setattr("treewright.testing.certify._Bench.measured", True)
     monkeypatch.setattr(
         "treewright.testing.certify._certify_method", lambda bench, name, *_: [Certificate(name, "", True, 0, "", {})]
     )
