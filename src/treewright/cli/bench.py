@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from treewright.bench.main import TASKS
 from treewright.cli.models import quiet
 from treewright.core.errors import InputError
 
+*FIRST, LAST = (f"`{task}`" for task in TASKS)
 USAGE = (
-    "usage: treewright bench TASK ..., TASK being `speed`, `spec`, `stream`, `predict`, `draft`, `profile`, `acceptance`, "
-    "`verify-cost` or `masked`; "
-    "`treewright bench TASK --help` lists its options"
+    f"usage: treewright bench TASK ..., TASK being {', '.join(FIRST)} or {LAST}; `treewright bench TASK --help` lists its options"
 )
 
 

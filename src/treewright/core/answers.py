@@ -82,7 +82,8 @@ class Answers:
         return found
 
     def largest(self, row: int, column: int) -> int:
-        """The id of the largest logit of one claim; the lowest id on a tie, as torch and numpy have it."""
+        """The id of the largest logit of one claim; the lowest id on a tie, as torch and numpy have it. Raises ModelError as
+        `numbers` does, on a CPU."""
         if self.logits.device.type == "cpu":
             token = self._largest_of_bits(row, column) if self.logits.dtype.itemsize == 2 else ABSENT
             return int(self.numbers(row, column).argmax()) if token == ABSENT else token

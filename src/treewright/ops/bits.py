@@ -7,4 +7,4 @@ import torch
 
 def integers(dtype: torch.dtype) -> torch.dtype:
     """The signed integers of a dtype's width."""
-    return {2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]
+    return {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[dtype.itemsize]

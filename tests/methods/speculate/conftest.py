@@ -344,3 +344,20 @@ def translated() -> Callable[..., dict[str, Any]]:
         return {"target": Table(len(target), seed), "draft": OtherVocabulary(inner, translator, ids)}
 
     return make
+
+
+@pytest.fixture
+def sure() -> Callable[[int], Any]:
+    """A table that gives one token all but some hundred-thousandths, so many places behind the one that `sure(0)` gives."""
+    from treewright.models.tables import Table
+
+    class Sure(Table):
+        def __init__(self, shift: int) -> None:
+            super().__init__(6, seed=8)
+            self.shift = shift
+
+        def _make_row(self, context: tuple[int, ...]) -> np.ndarray:
+            best = super()._make_row(context).argmax()
+            return 12.0 * (np.arange(6) == (best + self.shift) % 6)
+
+    return Sure

@@ -154,18 +154,6 @@ def test_heuristic_is_two_more_or_one_less(decode):
     assert {1, 3} < lengths
 
 
-class Sure(Table):
-    """Gives one token all but some hundred-thousandths, `shift` places behind the one that `Sure(0)` gives."""
-
-    def __init__(self, shift: int) -> None:
-        super().__init__(6, seed=8)
-        self.shift = shift
-
-    def _make_row(self, context: tuple[int, ...]) -> np.ndarray:
-        best = super()._make_row(context).argmax()
-        return 12.0 * (np.arange(6) == (best + self.shift) % 6)
-
-
 def lengths_of(decoded: Any, number: int = 0) -> list[int]:
     """Drafts of each round that has room for seven and the token after them."""
     lengths, room = [], len(decoded.tokens[number])
@@ -176,10 +164,10 @@ def lengths_of(decoded: Any, number: int = 0) -> list[int]:
 
 
 @pytest.mark.parametrize("rule", ["threshold", "adaptive", "classifier", "heuristic"])
-def test_the_target_as_its_own_draft_model_has_the_longest_drafts(rule, decode):
+def test_the_target_as_its_own_draft_model_has_the_longest_drafts(rule, decode, sure):
     """All are accepted, so no rule has a reason to stop before `most`; the heuristic climbs there by twos."""
     method = drafting(20, {"rule": rule, "most": 7, "tokens": 3, "every": 5})
-    decoded = decode(Sure(0), method, PROMPTS, draft=Sure(0), max_new_tokens=60)
+    decoded = decode(sure(0), method, PROMPTS, draft=sure(0), max_new_tokens=60)
     for number in range(len(PROMPTS)):
         lengths = lengths_of(decoded, number)
         assert lengths == ([3, 5, 7] if rule == "heuristic" else [7] * 3) + [7] * (len(lengths) - 3)
@@ -190,31 +178,31 @@ WORST = {"threshold": [7] * 23, "adaptive": [7] * 23, "classifier": [7] * 6 + [1
 
 
 @pytest.mark.parametrize("rule", WORST)
-def test_a_draft_model_that_is_sure_and_always_wrong(rule, decode):
+def test_a_draft_model_that_is_sure_and_always_wrong(rule, decode, sure):
     """Drafts shrink to one where a rule learns. `threshold` asks the drafter alone, and `adaptive` awaits an accepted draft."""
     method = drafting(20, {"rule": rule, "most": 7, "tokens": 5, "every": 50})
-    decoded = decode(Sure(0), method, [(1, 2)], draft=Sure(1), max_new_tokens=30)
+    decoded = decode(sure(0), method, [(1, 2)], draft=sure(1), max_new_tokens=30)
     assert not any(step.accepted for step in decoded.trace().steps)
     assert lengths_of(decoded) == WORST[rule]
 
 
 @pytest.mark.parametrize(("rule", "last"), [("classifier", 1), ("adaptive", 7)])
-def test_a_draft_model_that_is_always_wrong_after_a_right_one(rule, last, decode):
+def test_a_draft_model_that_is_always_wrong_after_a_right_one(rule, last, decode, sure):
     """The classifier unlearns what it was taught. Scores of right and wrong drafts are the same, so ROC curves have one point."""
     memories: dict[Any, Any] = {}
     settings = dict(memories=memories, max_new_tokens=30)
     method = {"rule": rule, "most": 7, "window": 20, "every": 5}
-    decode(Sure(0), drafting(20, method), [(1, 2)], draft=Sure(0), **settings)
-    found = lengths_of(decode(Sure(0), drafting(20, method), [(1, 2)], draft=Sure(1), **settings))
+    decode(sure(0), drafting(20, method), [(1, 2)], draft=sure(0), **settings)
+    found = lengths_of(decode(sure(0), drafting(20, method), [(1, 2)], draft=sure(1), **settings))
     assert found[0] == 7 and found[-5:] == [last] * 5
 
 
-def test_a_draft_model_that_becomes_right_is_trusted_again(decode):
+def test_a_draft_model_that_becomes_right_is_trusted_again(decode, sure):
     memories: dict[Any, Any] = {}
     settings = dict(memories=memories, max_new_tokens=60)
     method = {"rule": "classifier", "most": 7, "window": 20, "every": 5}
-    assert lengths_of(decode(Sure(0), drafting(20, method), [(1, 2)], draft=Sure(1), **settings))[-1] == 1
-    found = lengths_of(decode(Sure(0), drafting(20, method), [(1, 2)], draft=Sure(0), **settings))
+    assert lengths_of(decode(sure(0), drafting(20, method), [(1, 2)], draft=sure(1), **settings))[-1] == 1
+    found = lengths_of(decode(sure(0), drafting(20, method), [(1, 2)], draft=sure(0), **settings))
     assert found[0] == 1 and found[-2:] == [7, 7]
 
 

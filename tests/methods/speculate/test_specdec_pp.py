@@ -37,34 +37,22 @@ def drafting(tokens: int, **options: Any) -> Parts:
     return module.parts(module.Config(tokens=tokens)).join(parts(Config(**options)))
 
 
-class Sure(Table):
-    """Gives one token all but some hundred-thousandths, `shift` places behind the one that `Sure(0)` gives."""
-
-    def __init__(self, shift: int) -> None:
-        super().__init__(6, seed=8)
-        self.shift = shift
-
-    def _make_row(self, context: tuple[int, ...]) -> np.ndarray:
-        best = super()._make_row(context).argmax()
-        return 12.0 * (np.arange(6) == (best + self.shift) % 6)
-
-
 @pytest.mark.parametrize("calibrate", [True, False])
 @pytest.mark.parametrize("least", [1, 2])
-def test_the_longest_and_the_shortest_drafts(calibrate, least, decode):
+def test_the_longest_and_the_shortest_drafts(calibrate, least, decode, sure):
     """With the target as its own draft model every draft is as long as allowed and accepted. With one that is sure and always
     wrong, drafts shrink to the least as soon as their like was refused twice, and not where nothing is learned."""
 
     def lengths(draft: Table) -> tuple[list[int], list[int]]:
         method = drafting(20, least=least, most=7, calibrate=calibrate)
-        steps = decode(Sure(0), method, [(1, 2)], draft=draft, max_new_tokens=60).trace().steps
+        steps = decode(sure(0), method, [(1, 2)], draft=draft, max_new_tokens=60).trace().steps
         # The last rounds have less room.
         full = [step for step in steps if sum(len(one.emitted) for one in steps[: steps.index(step)]) < 50]
         return [sum(token != ABSENT for token in step.token[1:]) for step in full], [len(step.accepted) for step in full]
 
-    drafted, accepted = lengths(Sure(0))
+    drafted, accepted = lengths(sure(0))
     assert drafted == accepted == [7] * len(drafted) and len(drafted) > 5
-    drafted, accepted = lengths(Sure(1))
+    drafted, accepted = lengths(sure(1))
     assert not any(accepted) and drafted == ([7, 2, *[least] * (len(drafted) - 2)] if calibrate else [7] * len(drafted))
 
 
